@@ -1,0 +1,135 @@
+"""From a detector's tensors to COCO results, for one image or a whole data set.
+
+N detections, K classes, H x W pixels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from slimdet.errors import DataError
+from slimdet.evaluation import rle_functions
+
+
+class DetectionData(Protocol):
+    """What `detect` reads of a data set; slimdet.data.coco.CocoDataset has it."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def category_ids(self) -> Sequence[int]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Mapping[str, Any]]: ...
+
+
+def to_coco(result: Mapping[str, Tensor], image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """A detector's output for one image as COCO results, ready for `json.dump`.
+
+    Args:
+        result: boxes [N, 4] (x1, y1, x2, y2 in pixels), labels [N] in 1..K, scores [N], and perhaps masks [N, 1, H, W]
+            in 0..1, which are cut at 0.5 and run-length encoded.
+        image_id: the image's id in its COCO file.
+        category_ids: [K], the category id of labels 1..K.
+
+    Raises:
+        DataError: a box or score that is not finite, or a label outside 1..K.
+    """
+    boxes = result["boxes"].detach().double().cpu()
+    scores = result["scores"].detach().double().cpu()
+    labels = result["labels"].tolist()
+    if not (boxes.isfinite().all() and scores.isfinite().all()):
+        raise DataError(
+            f"image {image_id}: the detector gave a box or score that is not finite; its weights are broken"
+        )
+    for label in labels:
+        if not 1 <= label <= len(category_ids):
+            raise DataError(f"image {image_id}: label {label} is not in 1..{len(category_ids)}, the number of classes")
+    boxes[:, 2:] -= boxes[:, :2]  # [N, 4] x, y, width, height
+    found: list[dict[str, Any]] = [
+        {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
+        for label, box, score in zip(labels, boxes.tolist(), scores.tolist(), strict=True)
+    ]
+    for item, mask in zip(found, result.get("masks", ()), strict="masks" in result):
+        item["segmentation"] = encode_mask(mask[0].cpu().numpy() > 0.5)
+    return found
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """A boolean mask [H, W] as COCO's compressed RLE: {"size": [H, W], "counts": str}."""
+    rle = rle_functions().encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def detect(
+    model_call: Callable[[list[Tensor]], list[dict[str, Tensor]]],
+    dataset: DetectionData,
+    device: torch.device | str = "cpu",
+    batch: int = 1,
+    progress: Callable[[int], Any] | None = None,
+    category_ids: Sequence[int] | None = None,
+    workers: int = 0,
+) -> list[dict[str, Any]]:
+    """Run a detector over a data set; the detections of all images as COCO results, in the data set's order.
+
+    Args:
+        model_call: images (list of [3, H, W] in 0..1) -> outputs as `to_coco` takes them, one per image. A width is
+            chosen here: `lambda images: model(images, width=0.5)`. The model must be in eval mode.
+        dataset: items are (image, target), with the image's id in target["image_id"].
+        batch: images per call.
+        progress: called after each batch with the number of images done in it.
+        category_ids: [K], the category id of the detector's labels; by default the data set's own order
+            (see `check_classes` for a detector whose classes come in another).
+        workers: processes that read images.
+
+    Raises:
+        DataError: as `to_coco`.
+    """
+    category_ids = dataset.category_ids if category_ids is None else category_ids
+    # A generator of its own: otherwise every pass would draw from the global one, in the middle of a training.
+    batches = DataLoader(
+        dataset,  # pyright: ignore[reportArgumentType]  # any sequence of items will do
+        batch_size=batch,
+        num_workers=workers,
+        collate_fn=list,
+        generator=torch.Generator(),
+    )
+    found = []
+    for items in batches:
+        # Not inference mode: tensors a detector caches in it could not be used in training afterwards.
+        with torch.no_grad():
+            outputs = model_call([image.to(device) for image, _ in items])
+        for (_, target), output in zip(items, outputs, strict=True):
+            found += to_coco(output, int(target["image_id"]), category_ids)
+        if progress:
+            progress(len(items))
+    return found
+
+
+def check_classes(model_classes: Sequence[str], dataset: DetectionData) -> tuple[int, ...]:
+    """The data set's category ids in the order of the model's labels, [K].
+
+    Classes are told by name, so that a data set that numbers them differently is evaluated rightly.
+
+    Raises:
+        DataError: the data set's classes are not the model's.
+    """
+    if tuple(model_classes) == tuple(dataset.classes):
+        return tuple(dataset.category_ids)
+    lacking = [name for name in model_classes if name not in dataset.classes]
+    foreign = [name for name in dataset.classes if name not in model_classes]
+    if lacking or foreign or len(model_classes) != len(dataset.classes):
+        raise DataError(
+            f"the data set's classes are not the model's: only the model has {_listed(lacking)}; only the data set has "
+            f"{_listed(foreign)}; train on this data first: slimdet train --weights BUNDLE --data DATA.yaml"
+        )
+    by_name = dict(zip(dataset.classes, dataset.category_ids, strict=True))
+    return tuple(by_name[name] for name in model_classes)
+
+
+def _listed(names: Sequence[str], shown: int = 10) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return (", ".join(names[:shown]) or "none") + more
