@@ -1,0 +1,8 @@
+"""`python -m slimdet` is `slimdet`."""
+
+import sys
+
+from slimdet.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

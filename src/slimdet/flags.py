@@ -1,0 +1,102 @@
+"""What flags may hold: a parser takes a flag's text and returns the value, or says in one line what is wrong with it.
+
+The names at the end annotate the arguments of verbs: `imgsz: Annotated[Count, "shorter side, pixels"] = 640`.
+"""
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+Number = TypeVar("Number", int, float)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean train?"` for the nearest of the `known` words, or an empty string when none is near."""
+    from difflib import get_close_matches
+
+    spelled = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), spelled, n=1)
+    return f"; did you mean {spelled[near[0]]}?" if near else ""
+
+
+def number(kind: type[Number], low: float, high: float = math.inf, above: bool = False) -> Callable[[str], Number]:
+    """A parser of whole (`int`) or real (`float`) numbers in `low..high`; `above` leaves out `low` itself."""
+    noun = "a whole number" if kind is int else "a number"
+    bounds = f"above {low:g}" if above else f"of at least {low:g}"
+    if high < math.inf:
+        bounds += f" and at most {high:g}"
+
+    def parse(text: str) -> Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not (low <= value <= high) or (above and value == low) or math.isinf(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {bounds}")
+        return value
+
+    return parse
+
+
+def choice(allowed: tuple[str, ...]) -> Callable[[str], str]:
+    """A parser of one of the `allowed` words."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            hint = did_you_mean(text, allowed)
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(allowed)}{hint}")
+        return text
+
+    return parse
+
+
+def one_width(text: str) -> float:
+    return round(number(float, 0.0001, 1)(text), 4)
+
+
+def width_or_all(text: str) -> float | None:
+    if text == "all":
+        return None
+    try:
+        return one_width(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor 'all'") from None
+
+
+def width_list(text: str) -> tuple[float, ...]:
+    return tuple(one_width(part.strip()) for part in text.split(","))
+
+
+def existing(text: str) -> Path:
+    path = Path(text)
+    if not path.exists():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, siblings)
+        raise argparse.ArgumentTypeError(f"there is no file or folder {text!r}{hint}")
+    return path
+
+
+def model_name(text: str) -> str:
+    return text if text == "bundled" else str(existing(text))
+
+
+def device_name(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:N, mps")
+    return text
+
+
+Count = Annotated[int, number(int, 1)]
+Natural = Annotated[int, number(int, 0)]
+Positive = Annotated[float, number(float, 0, above=True)]
+NonNegative = Annotated[float, number(float, 0)]
+Fraction = Annotated[float, number(float, 0, 1)]
+Width = Annotated[float, one_width]
+WidthOrAll = Annotated[float | None, width_or_all]  # None is all
+Widths = Annotated[tuple[float, ...], width_list]
+Existing = Annotated[Path, existing]
+Model = Annotated[str, model_name]  # a bundle's folder, or "bundled"
+Device = Annotated[str, device_name]
