@@ -1,0 +1,55 @@
+# Every target sets up what it needs in .venv by itself; nothing outside this folder is touched.
+#
+#   make demo      the bundled detector on the bundled photographs, at every width
+#   make test      the tests, on all cores
+#   make lint      ruff and pyright
+#   make bundled   train and measure again everything that the package ships
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The development environment holds all that the demo needs: where it exists, it serves.
+DEV := $(VENV)/.installed-dev
+TRAIN := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-train)
+
+.PHONY: help demo test lint format bundled clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(TRAIN)
+	$(BIN)/slimdet demo
+
+# One torch thread for each test process: more of them than cores would wait on one another.
+test: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bundled: $(TRAIN)
+	$(BIN)/python tools/bundled.py
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis
+
+# A stamp is written last: an interrupted set-up is taken up again, a changed pyproject.toml is installed anew.
+$(VENV)/.installed-%: pyproject.toml $(VENV)/.made
+	@echo "Installing slimdet[$*] into $(VENV): a few minutes and about 6 GB of disk the first time."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "slimdet needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make PYTHON=python3.12" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
