@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from slimdet.errors import DataError
-from slimdet.evaluation import rle_functions
+from slimdet.ground_truth import rle_functions
 
 
 class DetectionData(Protocol):
@@ -48,7 +48,7 @@ def to_coco(result: Mapping[str, Tensor], image_id: int, category_ids: Sequence[
     for label in labels:
         if not 1 <= label <= len(category_ids):
             raise DataError(f"image {image_id}: label {label} is not in 1..{len(category_ids)}, the number of classes")
-    boxes[:, 2:] -= boxes[:, :2]  # [N, 4] x, y, width, height
+    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)  # [N, 4] x, y, width, height
     found: list[dict[str, Any]] = [
         {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
         for label, box, score in zip(labels, boxes.tolist(), scores.tolist(), strict=True)
