@@ -1,0 +1,332 @@
+"""Backbones: torchvision's classification networks, their pyramid levels and their ImageNet weights.
+
+Everything here is assembled from torchvision's own classes, so that a detector built on it, and whatever is
+extracted from it, holds no class of slimdet. To add a backbone, add an entry to `BACKBONES` (docs/detectors.md).
+"""
+
+import difflib
+import logging
+import pickle
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_builder, get_model_weights
+from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
+from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.ops import FrozenBatchNorm2d
+
+from slimdet.errors import ConfigError, WeightsError
+
+log = logging.getLogger("slimdet")
+
+Norm = Callable[..., nn.Module]
+NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}
+STRIDES = (4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One entry of the table: how the classifier is made and where its pyramid levels lie.
+
+    Attributes:
+        make: norm layer -> classifier with 1000 classes.
+        levels: for each of `STRIDES`, the trunk's child that gives this level and its number of channels.
+        trunk: name of the classifier's part that holds the levels; empty for the classifier itself.
+        translate: another layout of the same weights -> ours (a state dict of neither comes back as it is).
+        downloads: torchvision offers ImageNet weights under this backbone's name.
+    """
+
+    make: Callable[[Norm], nn.Module]
+    levels: tuple[tuple[str, int], ...]
+    trunk: str = ""
+    translate: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    downloads: bool = True
+
+
+def classifier(name: str, weights: str | Path | None = None, norm: str = "batch") -> nn.Module:
+    """The whole classification network of a backbone, with its head of 1000 ImageNet classes.
+
+    It takes [B, 3, H, W] images, RGB in 0..1 normalised with ImageNet's mean and deviation, and gives [B, 1000] logits.
+
+    Raises:
+        ConfigError: unknown backbone or norm.
+        WeightsError: the weights cannot be had or do not fit; those of the head must be there, too.
+    """
+    network, _ = _load(name, weights, norm, whole=True)
+    return network
+
+
+def trunk(name: str, weights: str | Path | None = None, norm: str = "batch") -> tuple[nn.Module, str]:
+    """The part of a backbone that a detector uses, and a line saying which weights it starts from.
+
+    Args:
+        name: a key of `BACKBONES`.
+        weights: "imagenet" (torchvision's download), a file (.pth, .pt, .safetensors), or None / "none" for random.
+        norm: "batch" or "frozen" (torchvision's FrozenBatchNorm2d: statistics and affine part never change).
+
+    Raises:
+        ConfigError: unknown backbone or norm.
+        WeightsError: the weights cannot be had or do not fit. Layers behind the last pyramid level may be missing.
+    """
+    network, loaded = _load(name, weights, norm, whole=False)
+    return network.get_submodule(BACKBONES[name].trunk), loaded
+
+
+def choose(kind: str, value: object, choices: Iterable[object]) -> None:
+    """Raise ConfigError, with the nearest choice, unless `value` is one of `choices`."""
+    choices = list(choices)
+    if value in choices:
+        return
+    near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(f"{kind} {value!r} is unknown; {hint}known: {', '.join(str(c) for c in choices)}")
+
+
+# --- weights -----------------------------------------------------------------------------------------------------
+
+
+def _load(name: str, weights: str | Path | None, norm: str, whole: bool) -> tuple[nn.Module, str]:
+    choose("backbone", name, BACKBONES)
+    choose("backbone norm", norm, NORMS)
+    entry = BACKBONES[name]
+    network = entry.make(NORMS[norm])
+    if weights is None or weights == "none":
+        return network, "none (random start)"
+    state, source = _download(name, entry) if weights == "imagenet" else (read_state_dict(weights), str(weights))
+    unused = set() if whole else _behind_last_level(entry, network)
+    _fit(network, entry.translate(state), unused, f"weights {source} do not fit {name}")
+    log.info("%s: loaded weights %s", name, source)
+    return network, source
+
+
+def _download(name: str, entry: Backbone) -> tuple[dict[str, Tensor], str]:
+    """torchvision's ImageNet weights, from the cache of torch.hub or over the network."""
+    way_out = "give --weights FILE, or --weights none for a random start"
+    if not entry.downloads:
+        raise WeightsError(f"torchvision offers no ImageNet weights for {name}; {way_out}")
+    # V1 for every backbone: what torchvision's own detectors start from.
+    weights = get_model_weights(name)["IMAGENET1K_V1"]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    try:
+        state = torch.hub.load_state_dict_from_url(
+            weights.url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except Exception as error:  # network errors are many: URLError, timeouts, wrong hash, a truncated file
+        raise WeightsError(
+            f"cannot get torchvision's {weights} for {name} ({_line(error)}); {way_out}, or put it at {cached}"
+        ) from error
+    return state, f"torchvision {weights}"
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict from a .safetensors, .pth or .pt file without executing anything in it.
+
+    It may lie bare, or under "model" or "state_dict"; a leading `module.` is removed from the keys.
+
+    Raises:
+        WeightsError: no such file, not readable without executing code, or not a state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"weights file {path} does not exist; give --weights FILE, imagenet or none")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"weights file {path} is no file of tensors, or holds more than tensors, which slimdet never executes; "
+            "save the bare state dict with torch.save"
+        ) from error
+    except Exception as error:  # torch.load raises nearly anything on foreign bytes
+        raise WeightsError(
+            f"weights file {path} cannot be read ({_line(error)}); give a .pth or .safetensors"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"weights file {path} holds no state dict (names to tensors), bare or under 'state_dict'")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def _behind_last_level(entry: Backbone, network: nn.Module) -> set[str]:
+    """Keys that a detector does not use: what comes after the last level (the last convolution, the class head)."""
+    children = [name for name, _ in network.get_submodule(entry.trunk).named_children()]
+    last = children.index(entry.levels[-1][0])
+    prefix = f"{entry.trunk}." if entry.trunk else ""
+    used = tuple(f"{prefix}{child}." for child in children[: last + 1])
+    return {key for key in network.state_dict() if not key.startswith(used)}
+
+
+def _fit(network: nn.Module, state: dict[str, Tensor], unused: set[str], complaint: str) -> None:
+    """Copy `state` into `network`; refuse it unless every key and shape fits. `unused` keys are dropped unread."""
+    expected = network.state_dict()
+    counter = "num_batches_tracked"  # only used by averaging norms without momentum; older files lack it
+    given = {key: value for key, value in state.items() if key not in unused and not key.endswith(counter)}
+    needed = {key: value for key, value in expected.items() if key not in unused and not key.endswith(counter)}
+    faults = {
+        "missing": sorted(needed.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - needed.keys()),
+        "wrong shape": [
+            f"{key} {list(value.shape)} instead of {list(needed[key].shape)}"
+            for key, value in given.items()
+            if key in needed and value.shape != needed[key].shape
+        ],
+        "not finite floats": [
+            key for key, value in given.items() if not value.is_floating_point() or not value.isfinite().all()
+        ],
+    }
+    if any(faults.values()):
+        lines = [f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
+        raise WeightsError(f"{complaint}: {'; '.join(lines)}; give the file of this backbone, or --weights none")
+    network.load_state_dict(given, strict=False)  # strict above; copying converts fp16 to the network's fp32
+
+
+def _some(keys: list[str], limit: int = 5) -> str:
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+# --- networks that torchvision does not have ready-made ------------------------------------------------------------
+
+
+class _ThinBottleneck:
+    """Makes torchvision Bottlenecks of half the width for ResNet's constructor (a factory, not a module)."""
+
+    expansion = 2  # stage outputs 64, 128, 256, 512 times this; inside, the usual 4 times half as many
+
+    def __call__(self, inplanes: int, planes: int, stride: int = 1, *args: Any, **kwargs: Any) -> Bottleneck:
+        block = Bottleneck(inplanes, planes // 2, stride, *args, **kwargs)
+        # The original ResNet, and these weights, stride in the first 1x1 convolution; torchvision in the 3x3.
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+        return block
+
+
+def _resnet50_thin(norm: Norm) -> nn.Module:
+    """ResNet-50 v1 with bottlenecks of 32/64/128/256 and a stem of 64 ("ResNet-50 1by2" of Yahoo's open_nsfw)."""
+    return ResNet(_ThinBottleneck(), [3, 4, 6, 3], norm_layer=norm)  # pyright: ignore[reportArgumentType]
+
+
+def _efficientnet_lite0(norm: Norm) -> nn.Module:
+    """EfficientNet-Lite0 (Tan and Le 2019; Google's "lite" variant without squeeze-excite and with ReLU6).
+
+    It is MobileNetV2's layout with other stages and, in three of them, 5x5 depthwise convolutions. Padding is
+    symmetric; TensorFlow's "SAME" is the same network with the strided grids shifted by a pixel.
+    """
+    # expansion, channels, blocks, stride, kernel
+    stages = [
+        (1, 16, 1, 1, 3),
+        (6, 24, 2, 2, 3),
+        (6, 40, 2, 2, 5),
+        (6, 80, 3, 2, 3),
+        (6, 112, 3, 1, 5),
+        (6, 192, 4, 2, 5),
+        (6, 320, 1, 1, 3),
+    ]
+    kernels = iter([kernel for _, _, blocks, _, kernel in stages for _ in range(blocks)])
+
+    def block(*args: Any, **kwargs: Any) -> InvertedResidual:
+        made, kernel = InvertedResidual(*args, **kwargs), next(kernels)
+        depthwise = made.conv[-3]  # ..., depthwise, pointwise, norm
+        assert isinstance(depthwise, nn.Sequential)
+        conv = depthwise[0]
+        assert isinstance(conv, nn.Conv2d)
+        channels, stride = conv.out_channels, (made.stride, made.stride)
+        depthwise[0] = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
+        return made
+
+    return MobileNetV2(
+        inverted_residual_setting=[list(stage[:4]) for stage in stages],
+        block=block,
+        norm_layer=partial(norm, eps=1e-3),  # TensorFlow's
+    )
+
+
+# --- older and foreign layouts of the same weights -----------------------------------------------------------------
+
+# An inverted residual's layers in order; the first block has no expansion and therefore lacks the first pair.
+_BLOCK = ("0.0", "0.1", "1.0", "1.1", "2", "3")
+_FIRST_BLOCK = ("0.0", "0.1", "1", "2")
+
+
+def _from_flat_mobilenet(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """MobileNetV2 of older torchvision kept a block's layers in one flat list: conv.0, 1, 3, 4, 6, 7."""
+    if "features.1.conv.0.weight" not in state:
+        return state
+    pattern = re.compile(r"features\.(\d+)\.conv\.([013467])\.(\w+)")
+    return {pattern.sub(lambda m: _block_key(int(m[1]), "013467".index(m[2]), m[3]), k): v for k, v in state.items()}
+
+
+def _from_efficientnet_pytorch(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """EfficientNet-Lite0 as converted from TensorFlow: _conv_stem, _blocks.N._expand_conv, ..., _fc."""
+    ends = {
+        "_conv_stem": "features.0.0",
+        "_bn0": "features.0.1",
+        "_conv_head": "features.17.0",
+        "_bn1": "features.17.1",
+        "_fc": "classifier.1",
+    }
+    layers = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+
+    def rename(key: str) -> str:
+        if found := re.fullmatch(rf"_blocks\.(\d+)\.({'|'.join(layers)})\.(\w+)", key):
+            number = int(found[1])
+            position = layers.index(found[2]) - (0 if number else 2)
+            return _block_key(number + 1, position, found[3]) if position >= 0 else key
+        layer, _, leaf = key.partition(".")
+        return f"{ends.get(layer, layer)}.{leaf}"
+
+    return {rename(key): value for key, value in state.items()} if "_conv_stem.weight" in state else state
+
+
+def _block_key(number: int, position: int, leaf: str) -> str:
+    names = _FIRST_BLOCK if number == 1 else _BLOCK
+    # A position that the first block lacks keeps a name that nothing has, so that it is reported.
+    return f"features.{number}.conv.{names[position] if position < len(names) else f'flat{position}'}.{leaf}"
+
+
+# --- the table -----------------------------------------------------------------------------------------------------
+
+
+def _resnet(name: str, expansion: int) -> Backbone:
+    levels = tuple((f"layer{n + 1}", 64 * 2**n * expansion) for n in range(4))
+    return Backbone(lambda norm: get_model_builder(name)(norm_layer=norm), levels)
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet18": _resnet("resnet18", 1),
+    "resnet34": _resnet("resnet34", 1),
+    "resnet50": _resnet("resnet50", 4),
+    "resnet101": _resnet("resnet101", 4),
+    "resnet152": _resnet("resnet152", 4),
+    "resnet50_thin": Backbone(
+        _resnet50_thin, (("layer1", 128), ("layer2", 256), ("layer3", 512), ("layer4", 1024)), downloads=False
+    ),
+    "mobilenet_v2": Backbone(
+        lambda norm: MobileNetV2(norm_layer=norm),
+        (("3", 24), ("6", 32), ("13", 96), ("17", 320)),
+        trunk="features",
+        translate=_from_flat_mobilenet,
+    ),
+    "efficientnet_lite0": Backbone(
+        _efficientnet_lite0,
+        (("3", 24), ("5", 40), ("11", 112), ("16", 320)),
+        trunk="features",
+        translate=_from_efficientnet_pytorch,
+        downloads=False,
+    ),
+}
