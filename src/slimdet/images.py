@@ -1,0 +1,229 @@
+"""Any image to RGB pixels, safely. numpy and Pillow only: the runtime reads its images here too.
+
+What is decided here, once for training, evaluation and the runtime:
+
+* EXIF (and TIFF) orientation is applied;
+* transparency is composited over white, so colours hidden under transparent pixels never show;
+* 16-bit grey is scaled (v / 257), never clipped; for floating point and 32-bit integers see `_to_bytes`;
+* an image over `MAX_PIXELS` is refused from its header, before a pixel is decoded;
+* a file that cannot be decoded whole is an `ImageError` that names it: there are no half-decoded images.
+
+Colour profiles (ICC) are not applied, as in other detection libraries; the first of several frames or pages is read.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from slimdet.errors import ImageError
+
+ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+
+MAX_PIXELS = 50_000_000
+# Named, so that a file can never reach a decoder that starts another program (EPS) or that nobody fuzzes.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000")
+if find_spec("PIL.AvifImagePlugin"):  # Pillow 11.3 and later
+    FORMATS = (*FORMATS, "AVIF")
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+
+
+def read_image(source: ImageSource) -> np.ndarray:
+    """Decode `source` to RGB, upright.
+
+    Args:
+        source: a path, the bytes of an image file, a Pillow image, or an array [H, W], [H, W, 1] (grey), [H, W, 2]
+            (grey, alpha), [H, W, 3] (RGB) or [H, W, 4] (RGB, alpha) of booleans, integers or floats.
+
+    Returns:
+        uint8 array [H, W, 3], contiguous, 0..255. An RGB uint8 array is returned as it is, not copied.
+
+    Raises:
+        ImageError: no such file, not an image, broken or cut off, over `MAX_PIXELS`, or a kind that is not known.
+    """
+    if isinstance(source, np.ndarray):
+        return _array_to_rgb(source)
+    with _opened(source) as image:
+        image.load()
+        rgb = _to_rgb(image)
+        # Read after load(): Pillow turns a TIFF upright by itself while loading, and then drops the tag.
+        turn = _UPRIGHT.get(_orientation(image))
+        return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Return (width, height) of `read_image(source)` from the header, in pixels.
+
+    Raises:
+        ImageError: no such file, not an image, or over `MAX_PIXELS`.
+    """
+    if isinstance(source, np.ndarray):
+        height, width = _array_to_rgb(source).shape[:2]
+        return width, height
+    with _opened(source) as image:
+        # Pillow already swaps the sides of a TIFF that is to be turned.
+        turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+
+@contextmanager
+def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
+    """Open `source`, check its size, and turn whatever decoding it raises into an ImageError that names it."""
+    if isinstance(source, Image.Image):
+        name = str(getattr(source, "filename", "")) or f"{source.mode} image"
+    elif isinstance(source, bytes):
+        name = f"image of {len(source)} bytes"
+    elif isinstance(source, str | Path):
+        name = str(source)
+    else:
+        kind = type(source).__name__
+        raise ImageError(f"an image cannot be a {kind}; give a path, bytes, a Pillow image or an array")
+    try:
+        if isinstance(source, Image.Image):
+            _check_pixels(name, *source.size)
+            yield source
+        else:
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            _check_complete(name, data)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_pixels(name, *image.size)
+                if image.format == "PNG":
+                    _rescale_transparency(image, depth=data[24])
+                yield image
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{name}: more than the limit of {MAX_PIXELS // 10**6} megapixels") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{name}: not an image of a known kind ({', '.join(FORMATS)})") from None
+    except Exception as error:  # Pillow raises nearly anything on broken files: OSError, SyntaxError, struct.error, ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: cannot be decoded: {reason}") from error
+
+
+def _check_pixels(name: str, width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: {width}x{height} has no pixels")
+    if width * height > MAX_PIXELS:
+        megapixels = width * height / 10**6
+        limit = MAX_PIXELS // 10**6
+        raise ImageError(
+            f"{name}: {width}x{height} is {megapixels:.0f} megapixels, over the limit of {limit}; make it smaller"
+        )
+
+
+def _check_complete(name: str, data: bytes) -> None:
+    """Refuse cut-off and damaged files that Pillow would fill up with grey or black without a word."""
+    if data.startswith(b"\xff\xd8"):
+        scan = _first_scan(data)
+        if scan is not None and data.find(b"\xff\xd9", scan) < 0:
+            raise ImageError(f"{name}: cannot be decoded: the JPEG is cut off (no end marker)")
+    elif data.startswith(b"\x89PNG"):
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            image.verify()  # checksums of all chunks; decodes nothing
+
+
+def _first_scan(jpeg: bytes) -> int | None:
+    """Where the pixels begin: past the header's segments, one of which may hold a whole JPEG as a thumbnail."""
+    at = 2
+    while jpeg[at : at + 1] == b"\xff":
+        if jpeg[at + 1 : at + 2] == b"\xda":
+            return at
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return None
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1..8; 1 (upright) where there is none or where the EXIF block itself is damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # metadata only: the pixels are whole
+        return 1
+
+
+def _rescale_transparency(image: Image.Image, depth: int) -> None:
+    """Bring a PNG's transparent colour to the 8 bits of its pixels: Pillow leaves it at the file's bit depth."""
+    colour = image.info.get("transparency")
+    if image.mode == "L" and isinstance(colour, int) and colour < 2**depth < 2**8:
+        image.info["transparency"] = colour * 255 // (2**depth - 1)
+    elif image.mode == "RGB" and isinstance(colour, tuple) and depth == 16 and max(colour) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _DEEP_GREY:
+        return _deep_grey_to_rgb(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if image.mode == "I" and image.format in ("PNG", "PPM"):
+        values = values.astype(np.uint16)  # some Pillow versions widen 16-bit files to 32
+    grey = _to_bytes(values)
+    transparent = image.info.get("transparency")  # the one grey value that stands for "nothing here"
+    if isinstance(transparent, int):
+        grey = np.where(values == transparent, np.uint8(255), grey)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _array_to_rgb(array: np.ndarray) -> np.ndarray:
+    if array.ndim not in (2, 3) or array.dtype.kind not in "buif" or array.size == 0:
+        raise ImageError(
+            f"an array of shape {array.shape} and type {array.dtype} is no image; give [H, W] or [H, W, 1..4]"
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim == 3 and array.shape[2] > 4:
+        raise ImageError(f"an array of shape {array.shape} is no image; the channels, 1 to 4, come last")
+    pixels = np.ascontiguousarray(_to_bytes(array))
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
+        return pixels
+    return np.array(_to_rgb(Image.fromarray(pixels)))
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Scale pixel values of any type to uint8.
+
+    8 bits stay and 16 bits are divided by 257. Other types do not tell their range, so the values do: 0..1 (floats
+    only) is multiplied by 255, 0..255 stays, 0..65535 (integers only) is divided by 257, anything else is stretched
+    from its own smallest and largest value.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values * np.uint8(255)
+    floats = values.dtype.kind == "f"
+    if floats and not np.isfinite(values).all():
+        raise ImageError("cannot be decoded: NaN or infinite pixel values")
+    low, high = float(values.min()), float(values.max())
+    if values.dtype == np.uint16 or (not floats and low >= 0 and 255 < high <= 65535):
+        low, high = 0.0, 65535.0
+    elif floats and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    scaled = (values.astype(np.float64) - low) * (255 / max(high - low, 1e-300))
+    return np.rint(scaled).clip(0, 255).astype(np.uint8)
