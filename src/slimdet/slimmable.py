@@ -78,8 +78,9 @@ class Sliced(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        # Contiguous, so that the kernel called is the one that an extracted layer calls: equal to the last bit.
-        return cast(Tensor, self._parameters["weight"])[self._corner].contiguous()
+        corner = cast(Tensor, self._parameters["weight"])[self._corner]
+        # A matrix product depends, in its last bit, on the distance between rows: take the one of an extracted layer.
+        return corner.contiguous() if corner.dim() == 2 else corner
 
     @property
     def bias(self) -> Tensor | None:

@@ -1,0 +1,189 @@
+"""Describe a detector as data, and build it again from the description: no code is stored, none is executed.
+
+A description is the name of a builder with its arguments, and `settings`: whatever plain value (threshold, image size,
+number of proposals) differs from what that builder gives. Ready-made torchvision detectors are recognised by their
+classes and by the names and shapes of their weights.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import detection
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import FrozenBatchNorm2d
+
+from slimdet import detectors
+from slimdet.errors import BundleError
+
+Description = dict[str, Any]
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def describe(detector: nn.Module) -> Description:
+    """Return the description of a detector made by `slimdet.detectors` or by torchvision, settings included.
+
+    Raises:
+        BundleError: the detector is of neither kind, or its parts were replaced by others.
+    """
+    made_by_us = getattr(detector, "architecture", None)
+    description = dict(made_by_us) if isinstance(made_by_us, dict) else _recognise(detector)
+    reference = _construct(description)
+    difference = _shape_difference(detector, reference)
+    if difference:
+        raise BundleError(
+            f"{type(detector).__name__} was changed after it was built ({difference}); build it with slimdet.detectors "
+            "or hand over an unchanged torchvision detector"
+        )
+    description["settings"] = _settings(detector, reference)
+    return description
+
+
+def build(description: Description) -> nn.Module:
+    """Build the detector of a description, with random weights.
+
+    Raises:
+        BundleError: the description is malformed or names what does not exist.
+    """
+    if not isinstance(description, dict) or not isinstance(description.get("builder"), str):
+        raise BundleError("the architecture is not a description with a 'builder'; the file is damaged or foreign")
+    detector = _construct(description)
+    _apply_settings(detector, description.get("settings") or {})
+    return detector
+
+
+def _construct(description: Description) -> nn.Module:
+    arguments = {key: value for key, value in description.items() if key != "settings"}
+    builder = arguments["builder"]
+    try:
+        if not builder.startswith("torchvision."):
+            return detectors.build(arguments)
+        name = builder.removeprefix("torchvision.")
+        if name not in torchvision.models.list_models(module=detection):
+            raise BundleError(f"torchvision has no detector {name!r}; install the release that made this bundle")
+        made = torchvision.models.get_model(
+            name, weights=None, weights_backbone=None, num_classes=int(arguments["num_classes"])
+        )
+        return _freeze_norms(made) if arguments.get("frozen_norms") else made
+    except BundleError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise BundleError(f"the architecture {builder!r} cannot be built: {error}") from error
+
+
+def _freeze_norms(module: nn.Module) -> nn.Module:
+    """Replace batch norms by frozen ones, as torchvision does where it starts from pretrained weights."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, FrozenBatchNorm2d(child.num_features, eps=child.eps))
+        else:
+            _freeze_norms(child)
+    return module
+
+
+def _recognise(detector: nn.Module) -> Description:
+    classes = _number_of_classes(detector)
+    frozen = any(isinstance(module, FrozenBatchNorm2d) for module in detector.modules())
+    for name in torchvision.models.list_models(module=detection) if classes else []:
+        description = {"builder": f"torchvision.{name}", "num_classes": classes, "frozen_norms": frozen}
+        with torch.device("meta"):
+            candidate = _construct(description)
+        if type(candidate) is type(detector) and not _shape_difference(detector, candidate):
+            return description
+    raise BundleError(
+        f"{type(detector).__name__} is none of torchvision's ready-made detectors; build it with slimdet.detectors, "
+        "so that a bundle can say how to build it again"
+    )
+
+
+def _number_of_classes(detector: nn.Module) -> int | None:
+    for path in ("roi_heads.box_predictor.cls_score", "head.classification_head"):
+        try:
+            part = detector.get_submodule(path)
+        except AttributeError:
+            continue
+        for attribute in ("out_features", "num_classes", "num_columns"):
+            if isinstance(value := getattr(part, attribute, None), int):
+                return value
+    return None
+
+
+def _shape_difference(detector: nn.Module, reference: nn.Module) -> str:
+    """One difference between the state dicts' names and shapes, or an empty string."""
+    given = {key: tuple(value.shape) for key, value in detector.state_dict().items()}
+    wanted = {key: tuple(value.shape) for key, value in reference.state_dict().items()}
+    for key in sorted(given.keys() | wanted.keys()):
+        if given.get(key) != wanted.get(key):
+            return f"{key} is {given.get(key, 'absent')} and not {wanted.get(key, 'absent')}"
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------- settings
+
+
+def _objects(detector: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Every module, and every plain helper object of torchvision's detection package that a module holds, by path."""
+    for name, module in detector.named_modules():
+        yield name, module
+        for attribute, value in vars(module).items():
+            if type(value).__module__.startswith("torchvision.models.detection") and not isinstance(value, nn.Module):
+                yield f"{name}.{attribute}".lstrip("."), value
+
+
+def _plain_values(thing: Any) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in vars(thing).items()
+        if not key.startswith("_") and key not in ("training", "architecture") and _is_plain(value)
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return isinstance(value, _PLAIN)
+
+
+def _settings(detector: nn.Module, reference: nn.Module) -> dict[str, dict[str, Any]]:
+    usual = {path: _plain_values(thing) for path, thing in _objects(reference)}
+    found: dict[str, dict[str, Any]] = {}
+    for path, thing in _objects(detector):
+        for key, value in _plain_values(thing).items():
+            if key in usual.get(path, {}) and value != usual[path][key]:
+                found.setdefault(path, {})[key] = value
+    return found
+
+
+def _apply_settings(detector: nn.Module, settings: Any) -> None:
+    things = dict(_objects(detector))
+    if not isinstance(settings, dict):
+        raise BundleError(f"the architecture's settings are {type(settings).__name__}, not a mapping")
+    for path, values in settings.items():
+        for key, value in values.items() if isinstance(values, dict) else [("", None)]:
+            usual = _plain_values(things[path]) if path in things else {}
+            if key not in usual:
+                raise BundleError(f"the architecture sets {path}.{key}, which this detector does not have")
+            setattr(things[path], key, _like(usual[key], value, f"{path}.{key}"))
+        if isinstance(things[path], AnchorGenerator):  # its anchors were made from the sizes it was built with
+            generator = things[path]
+            generator.cell_anchors = [
+                generator.generate_anchors(sizes, ratios)
+                for sizes, ratios in zip(generator.sizes, generator.aspect_ratios, strict=True)
+            ]
+
+
+def _like(usual: Any, value: Any, where: str) -> Any:
+    """The value in the usual one's kind: JSON knows no tuples."""
+    numbers = isinstance(usual, int | float) and isinstance(value, int | float)
+    if not (numbers or usual is None or value is None or type(usual) is type(value) or isinstance(usual, tuple)):
+        raise BundleError(f"the architecture sets {where} to {value!r}, where {usual!r} is usual")
+    return _tuples(value) if isinstance(usual, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,189 @@
+"""The bundle: a slimmable detector as a folder.
+
+`model.json` says what the model is (architecture, classes, widths, scope, what was measured, the weights' sha256);
+`weights.safetensors` holds the state dict: the widest detector's ordinary keys, and what belongs to each other width
+under `twins.0_25.` and so on. Nothing in a bundle executes when it is loaded.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as tensors_to_bytes
+from torch import nn
+
+import slimdet
+from slimdet import architecture
+from slimdet.errors import BundleError, SlimdetError
+from slimdet.files import atomic_folder
+from slimdet.scopes import SCOPES, Scope
+from slimdet.slimmable import Slimmable, slim
+
+FORMAT = 1
+MODEL, WEIGHTS = "model.json", "weights.safetensors"
+_REQUIRED = ("format", "architecture", "classes", "category_ids", "widths", "scope", "weights")
+
+
+def bundled() -> Path:
+    """The folder of the model that ships with the package, called `bundled` on the command line."""
+    return Path(__file__).parent / "models" / "animals"
+
+
+def save(
+    model: Slimmable,
+    path: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    category_ids: Sequence[int] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> Path:
+    """Write a model as a bundle and return its folder.
+
+    A bundle that is there already is replaced, whole, once the new one is complete.
+
+    Args:
+        model: what `slim` or `load` returned.
+        path: the folder.
+        classes: names of the labels 1..K; the default is those the model was loaded with, or "1", "2", ...
+        category_ids: ids of the labels in the data set's annotations; the default is 1..K.
+        metrics: what was measured, by width: {"0.25": {"bbox": {"AP": ...}}}.
+        training: settings that made the weights.
+        half: store convolutions and linears in 16 bits; norms and biases stay in 32.
+
+    Raises:
+        BundleError: the detector cannot be described, or `path` is a file or a folder that holds something else.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and ((path / MODEL).exists() or not any(path.iterdir()))):
+        raise BundleError(f"{path} exists and is not a bundle; choose another folder")
+    description = architecture.describe(model.twin(1.0))
+    names = tuple(classes if classes is not None else _known(model, "classes") or _numbers(description))
+    ids = tuple(category_ids if category_ids is not None else _known(model, "category_ids") or range(1, len(names) + 1))
+    if len(names) != len(ids):
+        raise BundleError(f"{len(names)} classes but {len(ids)} category ids; give one id for each class")
+    tensors = {key: _stored(value, half) for key, value in model.state_dict().items()}
+    content = tensors_to_bytes(tensors)
+    digest = hashlib.sha256(content).hexdigest()
+    document = {
+        "format": FORMAT,
+        "slimdet": slimdet.__version__,
+        "architecture": description,
+        "classes": list(names),
+        "category_ids": list(ids),
+        "widths": list(model.widths),
+        "scope": model.scope.name if model.scope in SCOPES.values() else asdict(model.scope),
+        "metrics": dict(metrics if metrics is not None else _known(model, "metrics") or {}),
+        "training": dict(training if training is not None else _known(model, "training_settings") or {}),
+        "weights": {"file": WEIGHTS, "sha256": digest, "bytes": len(content)},
+    }
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    with atomic_folder(path) as temporary:
+        (temporary / WEIGHTS).write_bytes(content)
+        (temporary / MODEL).write_text(text)
+    return path
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
+    """Load a bundle; the model comes in eval mode.
+
+    `.classes`, `.category_ids`, `.metrics` and `.training_settings` hold what `save` was given.
+
+    Raises:
+        BundleError: the folder is missing, truncated, altered or not a bundle.
+    """
+    document, content = read(path)
+    try:
+        tensors = load_tensors(content)
+        model = slim(architecture.build(document["architecture"]), document["widths"], _scope(document["scope"]))
+    except BundleError:
+        raise
+    except (SafetensorError, SlimdetError, TypeError, AttributeError, KeyError) as error:
+        raise BundleError(f"{path} is damaged: {_line(error)}") from error
+    wanted = model.state_dict()
+    _check_fit(path, tensors, wanted)
+    model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
+    model.classes = tuple(document["classes"])  # pyright: ignore[reportAttributeAccessIssue]
+    model.category_ids = tuple(document["category_ids"])  # pyright: ignore[reportAttributeAccessIssue]
+    model.metrics = document.get("metrics") or {}  # pyright: ignore[reportAttributeAccessIssue]
+    model.training_settings = document.get("training") or {}  # pyright: ignore[reportAttributeAccessIssue]
+    return model.to(device).eval()
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], bytes]:
+    """Return model.json's content and the weights file's bytes, checked against the recorded sha256.
+
+    Raises:
+        BundleError: as for `load`.
+    """
+    folder = bundled() if str(path) == "bundled" else Path(path)
+    if not (folder / MODEL).is_file():
+        raise BundleError(f"{path} is not a bundle: there is no {MODEL} in it")
+    try:
+        document = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"{folder / MODEL} cannot be read: {_line(error)}") from error
+    _check_document(folder / MODEL, document)
+    file = folder / document["weights"]["file"]
+    if os.path.basename(file) != document["weights"]["file"] or not file.is_file():
+        raise BundleError(f"{path} has no weights file {document['weights']['file']!r}")
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != document["weights"]["sha256"]:
+        raise BundleError(f"{file} is not the file that {MODEL} describes (its sha256 differs); get the bundle again")
+    return document, content
+
+
+def _check_document(file: Path, document: Any) -> None:
+    if not isinstance(document, dict) or any(key not in document for key in _REQUIRED):
+        raise BundleError(f"{file} is not a slimdet model: it needs {', '.join(_REQUIRED)}")
+    if document["format"] != FORMAT:
+        raise BundleError(f"{file} has format {document['format']!r}, this slimdet reads {FORMAT}; update slimdet")
+    kinds = {"architecture": dict, "classes": list, "category_ids": list, "widths": list, "scope": (str, dict), "weights": dict}
+    for key, kind in kinds.items():
+        if not isinstance(document[key], kind):
+            raise BundleError(f"{file}: {key} is {document[key]!r}, of a kind that does not belong there")
+    if len(document["classes"]) != len(document["category_ids"]):
+        raise BundleError(f"{file}: {len(document['classes'])} classes but {len(document['category_ids'])} ids")
+    if not all(isinstance(document["weights"].get(key), str) for key in ("file", "sha256")):
+        raise BundleError(f"{file}: weights needs a file and its sha256")
+
+
+def _scope(stored: str | dict[str, Any]) -> str | Scope:
+    """The scope as stored: the name of a known one, or the fields of one of the user's own."""
+    if isinstance(stored, str):
+        return stored
+    return Scope(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+
+
+def _check_fit(path: Any, given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    missing = sorted(wanted.keys() - given.keys())
+    unexpected = sorted(given.keys() - wanted.keys())
+    misfits = sorted(key for key in wanted.keys() & given.keys() if wanted[key].shape != given[key].shape)
+    for what, keys in (("lacks", missing), ("has unexpected", unexpected), ("has misfitting", misfits)):
+        if keys:
+            raise BundleError(f"{path} does not fit its own architecture: it {what} {len(keys)} tensors, as {keys[0]}")
+
+
+def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if half and tensor.is_floating_point() and tensor.dim() > 1 else tensor
+
+
+def _known(model: nn.Module, name: str) -> Any:
+    return getattr(model, name, None)
+
+
+def _numbers(description: Mapping[str, Any]) -> list[str]:
+    return [str(label) for label in range(1, int(description["num_classes"]))]
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,362 @@
+"""Training: every width forward and backward on the same batch, gradients add up, one optimizer step.
+
+"Slimmable Neural Networks" (ICLR 2019), algorithm 1. What is added to it is chosen by settings: the sandwich rule
+("Universally Slimmable Networks", ICCV 2019, section 3.2), in-place distillation, an average of the weights.
+"""
+
+import copy
+import itertools
+import logging
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection
+
+from slimdet import architecture, bundle, detectors
+from slimdet.data.coco import CocoDataset
+from slimdet.data.config import read_data_config
+from slimdet.data.loader import loader
+from slimdet.data.transforms import augmentation
+from slimdet.detections import detect
+from slimdet.devices import choose_device
+from slimdet.distillation import distillation_losses, watch
+from slimdet.errors import ConfigError, DataError, WeightsError
+from slimdet.evaluation import evaluate
+from slimdet.files import atomic_write, new_run_dir
+from slimdet.run_log import RunLog
+from slimdet.slimmable import Slimmable, parse_widths, slim
+from slimdet.sorting import sort_channels
+
+CHECKPOINT = "last.pt"
+
+logger = logging.getLogger("slimdet")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What decides a training; the defaults are the paper's 1x schedule, its learning rate scaled to the batch."""
+
+    data: str
+    model: str = "faster_rcnn"
+    backbone: str = "resnet50"
+    neck: str = "full"
+    norm: str | None = None  # in neck and heads
+    frozen_norms: bool = False
+    weights: str = "imagenet"
+    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    scope: str = "detector"
+    sampling: str = "all"  # or "sandwich": the narrowest, the widest and one random width between them
+    distill: float = 0.0
+    sort: bool = False
+    epochs: float = 12.0
+    batch: int = 16
+    lr: float | None = None  # 0.02 for 16 images a step
+    schedule: str = "step"  # x 0.1 at 2/3 and 11/12 of the epochs, or "cosine"
+    warmup: int = 500
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    clip: float = 35.0
+    ema: float = 0.0
+    augment: str = "default"
+    imgsz: int | None = None
+    bf16: bool = False
+    device: str = "auto"
+    seed: int = 0
+    workers: int = 0
+    save_every: float = 300.0  # seconds between checkpoints
+    evaluate: bool = True  # at the end, every width, on the val split
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", parse_widths(self.widths))
+        for name, low in (("epochs", 0), ("batch", 1), ("warmup", 0), ("clip", 0), ("ema", 0), ("distill", 0)):
+            if not getattr(self, name) >= low:
+                raise ConfigError(f"--{name} {getattr(self, name)} is below {low}")
+        choices = {"sampling": ("all", "sandwich"), "schedule": ("step", "cosine")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"--{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate after warm-up."""
+        return 0.02 * self.batch / 16 if self.lr is None else self.lr
+
+
+def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
+    """The learning rate of step 0 .. total-1: linear warm-up from a third, then steps or a cosine down to zero."""
+    warmup = min(settings.warmup, total // 5)
+    factor = 1 - (1 - step / warmup) * (1 - 1 / 3) if step < warmup else 1.0
+    if settings.schedule == "cosine":
+        factor *= 0.5 * (1 + math.cos(math.pi * step / total))
+    else:
+        factor *= 0.1 ** sum(step >= total * part for part in (8 / 12, 11 / 12))
+    return settings.peak_lr * factor
+
+
+def sampled_widths(widths: Sequence[float], sampling: str, draw: random.Random) -> list[float]:
+    """The widths of one step, widest first, since it teaches the others."""
+    if sampling == "sandwich" and len(widths) > 3:
+        return [widths[-1], draw.choice(widths[1:-1]), widths[0]]
+    return sorted(widths, reverse=True)
+
+
+def accumulate_gradients(
+    model: Slimmable,
+    images: list[Tensor],
+    targets: list[dict[str, Tensor]],
+    widths: Sequence[float],
+    distill: float = 0.0,
+    bf16: bool = False,
+) -> dict[float, dict[str, Tensor]]:
+    """Run every width forward and backward on the same batch; gradients add up in the shared parameters.
+
+    Returns:
+        The losses of each width, detached scalars.
+    """
+    losses: dict[float, dict[str, Tensor]] = {}
+    teacher = None
+    for width in widths:
+        twin = model.twin(width)
+        with torch.autocast(images[0].device.type, torch.bfloat16, enabled=bf16):
+            if not distill:
+                parts = model(images, targets, width=width)
+            else:
+                with watch(twin) as seen:
+                    parts = model(images, targets, width=width)
+                if teacher is None:
+                    teacher = seen.detached()
+                else:
+                    extra = distillation_losses(twin, seen, teacher)
+                    parts = parts | {name: distill * value for name, value in extra.items()}
+            total = torch.stack([value.float() for value in parts.values()]).sum()
+        total.backward()
+        losses[width] = {name: value.detach() for name, value in parts.items()}
+    return losses
+
+
+class Trainer:
+    """A model, its optimizer and its place in the schedule; what a checkpoint holds."""
+
+    def __init__(self, model: Slimmable, dataset: CocoDataset, settings: TrainSettings, out: Path) -> None:
+        self.model, self.dataset, self.settings, self.out = model, dataset, settings, out
+        self.device = choose_device(settings.device)
+        model.to(self.device).train()
+        if self.device.type == "cpu":
+            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            trainable, lr=settings.peak_lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+        self.average = copy.deepcopy(model) if settings.ema else None
+        self.step = 0
+        self.steps_per_epoch = math.ceil(len(dataset) / settings.batch)
+        self.total = max(1, round(self.steps_per_epoch * settings.epochs))
+
+    @property
+    def result(self) -> Slimmable:
+        """The model to keep: the average where there is one."""
+        return self.average if self.average is not None else self.model
+
+    def run(self, log: RunLog) -> None:
+        """Train to the end of the schedule, writing a checkpoint every `save_every` seconds and at the end.
+
+        Raises:
+            DataError: a loss is not finite.
+        """
+        saved = time.monotonic()
+        try:
+            for images, targets in self._batches():
+                self._train_step(images, targets, log)
+                if time.monotonic() - saved >= self.settings.save_every:
+                    self.save()
+                    saved = time.monotonic()
+        finally:
+            self.save()
+
+    def _train_step(self, images: list[Tensor], targets: list[dict[str, Tensor]], log: RunLog) -> None:
+        settings = self.settings
+        lr = learning_rate(settings, self.step, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        draw = random.Random(settings.seed * 1_000_003 + self.step)  # the same widths after a resume
+        widths = sampled_widths(settings.widths, settings.sampling, draw)
+        ramp = min(1.0, 4 * self.step / self.total)  # an early teacher knows nothing yet
+        self.optimizer.zero_grad()
+        losses = accumulate_gradients(self.model, images, targets, widths, settings.distill * ramp, settings.bf16)
+        norm = nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.clip)
+        if not torch.isfinite(norm):
+            raise DataError(f"the gradient is {norm.item()} at step {self.step}: lower --lr (now {settings.peak_lr:g})")
+        self.optimizer.step()
+        self.step += 1
+        if self.average is not None:
+            decay = min(settings.ema, (1 + self.step) / (10 + self.step))  # young averages forget their start
+            average(self.average, self.model, decay)
+        log.step(self.step, self.total, self.step / self.steps_per_epoch, lr, float(norm), len(images), losses)
+
+    def _batches(self) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
+        while self.step < self.total:
+            epoch, done = divmod(self.step, self.steps_per_epoch)
+            data = loader(
+                self.dataset,
+                batch=self.settings.batch,
+                shuffle=True,
+                seed=self.settings.seed,
+                workers=self.settings.workers,
+                epoch=epoch,
+            )
+            for images, targets in itertools.islice(data, done, None):  # a resumed epoch goes on where it stopped
+                if self.step >= self.total:
+                    return
+                yield (
+                    [image.to(self.device, non_blocking=True) for image in images],
+                    [{k: v.to(self.device) for k, v in t.items() if isinstance(v, Tensor)} for t in targets],
+                )
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "random": torch.get_rng_state(),
+        }
+        with atomic_write(self.out / CHECKPOINT) as temporary:
+            torch.save(state, temporary)
+
+    def load(self, file: Path) -> None:
+        """Go on from a checkpoint."""
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        torch.set_rng_state(state["random"].cpu())
+
+
+@torch.no_grad()
+def average(into: nn.Module, model: nn.Module, decay: float) -> None:
+    """Exponential moving average of parameters and statistics: into = decay * into + (1 - decay) * model."""
+    for kept, new in zip(_tensors(into), _tensors(model), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def build_model(settings: TrainSettings, dataset: CocoDataset) -> Slimmable:
+    """Build the slimmable detector that the settings ask for, from the weights that they name.
+
+    Raises:
+        WeightsError: weights that cannot be had or that do not fit; never a silent random start.
+    """
+    weights = settings.weights
+    classes = len(dataset.classes) + 1
+    if (Path(weights) / bundle.MODEL).is_file() or weights == "bundled":
+        return fine_tuned(weights, classes, settings)
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
+    make = {"faster_rcnn": detectors.faster_rcnn, "mask_rcnn": detectors.mask_rcnn}[settings.model]
+    detector = make(
+        classes,
+        backbone=settings.backbone,
+        neck=settings.neck,
+        norm_layer=settings.norm,
+        backbone_norm="frozen" if settings.frozen_norms else "batch",
+        weights=None if weights == "none" else weights,
+        **({} if settings.imgsz is None else {"imgsz": settings.imgsz}),
+    )
+    if settings.sort:
+        sort_channels(detector.backbone, _sample(detector, dataset))
+    return slim(detector, settings.widths, settings.scope)
+
+
+def _sample(detector: Any, dataset: CocoDataset, count: int = 64, batch: int = 8) -> Iterator[Tensor]:
+    """Batches of training images, evenly spread, as the backbone receives them."""
+    chosen = range(0, len(dataset), max(1, len(dataset) // count))[:count]
+    for start in range(0, len(chosen), batch):
+        images = [dataset[index][0] for index in chosen[start : start + batch]]
+        yield detector.transform(images)[0].tensors
+
+
+def fine_tuned(path: str, classes: int, settings: TrainSettings) -> Slimmable:
+    """Start from a bundle: its weights, heads for other classes replaced, its norms where the widths agree.
+
+    Raises:
+        BundleError: not a bundle.
+        ConfigError: the bundle's detector is of another kind than the settings ask for.
+    """
+    source = bundle.load(path)
+    description = dict(architecture.describe(source.twin(1.0)))
+    kept_classes = description.get("num_classes")
+    description["num_classes"] = classes
+    model = slim(architecture.build(description), settings.widths, settings.scope)
+    wanted, given = model.state_dict(), source.state_dict()
+    fitting = {key: value for key, value in given.items() if key in wanted and wanted[key].shape == value.shape}
+    dropped = sorted(given.keys() - fitting.keys())
+    model.load_state_dict(wanted | fitting)
+    logger.info("from %s: kept %d tensors, dropped %d%s", path, len(fitting), len(dropped), _names(dropped))
+    if kept_classes != classes:
+        logger.info("the heads are new: %s classes in %s, %s in the data", kept_classes, path, classes)
+    return model
+
+
+def _names(keys: list[str]) -> str:
+    return f" ({', '.join(keys)})" if keys else ""
+
+
+def train(settings: TrainSettings, out: str | Path | None = None, resume: str | Path | None = None) -> dict[str, Any]:
+    """Train a model and write `runs/train-N`: settings, metrics, checkpoint and the bundle `model`.
+
+    Args:
+        settings: what to train and how.
+        out: the folder, in place of the next free `runs/train-N`.
+        resume: the folder of an interrupted run, which goes on where it stopped.
+
+    Returns:
+        {"run": folder, "model": bundle folder, "steps": number, "widths": {"0.25": {"bbox": {"AP": ...}}}}.
+    """
+    torch.manual_seed(settings.seed)
+    data = read_data_config(settings.data)
+    if data.train is None:
+        raise DataError(f"{settings.data} has no 'train:'")
+    masks = settings.model == "mask_rcnn"
+    dataset = CocoDataset(
+        data.train.annotations, data.train.images, augmentation(settings.augment), masks=masks, train=True
+    )
+    folder = Path(resume) if resume else new_run_dir("train", out)
+    model = build_model(settings, dataset)
+    trainer = Trainer(model, dataset, settings, folder)
+    if resume:
+        trainer.load(folder / CHECKPOINT)
+    log = RunLog(folder, asdict(settings))
+    with log:
+        trainer.run(log)
+    kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
+    metrics: dict[str, Any] = {}
+    if settings.evaluate and data.val is not None:
+        held_out = CocoDataset(data.val.annotations, data.val.images, masks=masks)
+        for width in kept.widths:
+            found = detect(lambda images, w=width: kept(images, width=w), held_out, trainer.device)
+            metrics[str(width)] = evaluate(held_out.coco, found, ("bbox", "segm") if masks else ("bbox",))
+    path = bundle.save(
+        kept,
+        folder / "model",
+        classes=dataset.classes,
+        category_ids=dataset.category_ids,
+        metrics=metrics,
+        training=asdict(settings) | {"steps": trainer.step},
+    )
+    return {"run": str(folder), "model": str(path), "steps": trainer.step, "widths": metrics}
