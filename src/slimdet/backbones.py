@@ -6,9 +6,8 @@ extracted from it, holds no class of slimdet. To add a backbone, add an entry to
 
 import difflib
 import logging
-import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
 from slimdet.errors import ConfigError, WeightsError
+from slimdet.weights import first_line, fit, read_state_dict
 
 log = logging.getLogger("slimdet")
 
@@ -100,7 +100,7 @@ def _load(name: str, weights: str | Path | None, norm: str, whole: bool) -> tupl
         return network, "none (random start)"
     state, source = _download(name, entry) if weights == "imagenet" else (read_state_dict(weights), str(weights))
     unused = set() if whole else _behind_last_level(entry, network)
-    _fit(network, entry.translate(state), unused, f"weights {source} do not fit {name}")
+    fit(network, entry.translate(state), unused, f"weights {source} do not fit {name}")
     log.info("%s: loaded weights %s", name, source)
     return network, source
 
@@ -119,44 +119,9 @@ def _download(name: str, entry: Backbone) -> tuple[dict[str, Tensor], str]:
         )
     except Exception as error:  # network errors are many: URLError, timeouts, wrong hash, a truncated file
         raise WeightsError(
-            f"cannot get torchvision's {weights} for {name} ({_line(error)}); {way_out}, or put it at {cached}"
+            f"cannot get torchvision's {weights} for {name} ({first_line(error)}); {way_out}, or put it at {cached}"
         ) from error
     return state, f"torchvision {weights}"
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a .safetensors, .pth or .pt file without executing anything in it.
-
-    It may lie bare, or under "model" or "state_dict"; a leading `module.` is removed from the keys.
-
-    Raises:
-        WeightsError: no such file, not readable without executing code, or not a state dict.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"weights file {path} does not exist; give --weights FILE, imagenet or none")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"weights file {path} is no file of tensors, or holds more than tensors, which slimdet never executes; "
-            "save the bare state dict with torch.save"
-        ) from error
-    except Exception as error:  # torch.load raises nearly anything on foreign bytes
-        raise WeightsError(
-            f"weights file {path} cannot be read ({_line(error)}); give a .pth or .safetensors"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(f"weights file {path} holds no state dict (names to tensors), bare or under 'state_dict'")
-    return {key.removeprefix("module."): value for key, value in content.items()}
 
 
 def _behind_last_level(entry: Backbone, network: nn.Module) -> set[str]:
@@ -166,39 +131,6 @@ def _behind_last_level(entry: Backbone, network: nn.Module) -> set[str]:
     prefix = f"{entry.trunk}." if entry.trunk else ""
     used = tuple(f"{prefix}{child}." for child in children[: last + 1])
     return {key for key in network.state_dict() if not key.startswith(used)}
-
-
-def _fit(network: nn.Module, state: dict[str, Tensor], unused: set[str], complaint: str) -> None:
-    """Copy `state` into `network`; refuse it unless every key and shape fits. `unused` keys are dropped unread."""
-    expected = network.state_dict()
-    counter = "num_batches_tracked"  # only used by averaging norms without momentum; older files lack it
-    given = {key: value for key, value in state.items() if key not in unused and not key.endswith(counter)}
-    needed = {key: value for key, value in expected.items() if key not in unused and not key.endswith(counter)}
-    faults = {
-        "missing": sorted(needed.keys() - given.keys()),
-        "unexpected": sorted(given.keys() - needed.keys()),
-        "wrong shape": [
-            f"{key} {list(value.shape)} instead of {list(needed[key].shape)}"
-            for key, value in given.items()
-            if key in needed and value.shape != needed[key].shape
-        ],
-        "not finite floats": [
-            key for key, value in given.items() if not value.is_floating_point() or not value.isfinite().all()
-        ],
-    }
-    if any(faults.values()):
-        lines = [f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
-        raise WeightsError(f"{complaint}: {'; '.join(lines)}; give the file of this backbone, or --weights none")
-    network.load_state_dict(given, strict=False)  # strict above; copying converts fp16 to the network's fp32
-
-
-def _some(keys: list[str], limit: int = 5) -> str:
-    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
-    return ", ".join(keys[:limit]) + more
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 # --- networks that torchvision does not have ready-made ------------------------------------------------------------

@@ -226,9 +226,9 @@ def _image_size(imgsz: int | Sequence[int] | None, usual: tuple[int, int]) -> tu
     """(shorter side, cap of the longer one) in pixels."""
     if imgsz is None:
         return usual
-    if isinstance(imgsz, int):
+    if type(imgsz) is int:
         imgsz = (imgsz, round(imgsz * usual[1] / usual[0]))
-    sides = tuple(imgsz)
+    sides = tuple(imgsz) if isinstance(imgsz, Sequence) else ()
     if len(sides) != 2 or not all(type(side) is int for side in sides) or not 32 <= sides[0] <= sides[1]:
         raise ConfigError(
             f"imgsz {imgsz!r} must be the shorter side in pixels (32 or more), or (shorter, longest) as in (256, 352)"
