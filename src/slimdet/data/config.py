@@ -1,0 +1,78 @@
+"""DATA.yaml: where the images and annotations of each split are."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slimdet.errors import ConfigError
+
+SPLITS = ("train", "val")
+PATHS = ("images", "annotations")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A folder of images and the COCO instances JSON that goes with it."""
+
+    images: Path
+    annotations: Path
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The splits of a data set; None where the file does not name one."""
+
+    train: Split | None
+    val: Split | None
+
+
+def read_data_config(path: str | Path) -> DataConfig:
+    """Read a DATA.yaml: `train:` and `val:`, each with `images:` and `annotations:`, relative to the file.
+
+    Raises:
+        ConfigError: no such file, not YAML, a key that is missing or not known, or a path that does not exist.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path}: is empty or has no keys; it needs 'train:' or 'val:' with 'images:' and 'annotations:'"
+        )
+    if "names" in content:
+        raise ConfigError(f"{path}: is a YOLO data set; make it COCO with 'slimdet convert {path.parent} --to coco'")
+    _check_keys(content, SPLITS, f"{path}: ")
+    splits = {name: _split(content[name], name, path) for name in SPLITS if content.get(name) is not None}
+    if not splits:
+        raise ConfigError(f"{path}: has neither 'train:' nor 'val:'")
+    return DataConfig(train=splits.get("train"), val=splits.get("val"))
+
+
+def _split(content: Any, name: str, path: Path) -> Split:
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: {name}: is {content!r}; it needs the keys 'images:' and 'annotations:'")
+    _check_keys(content, PATHS, f"{path}: {name}: ")
+    found: dict[str, Path] = {}
+    for key in PATHS:
+        value = content.get(key)
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"{path}: {name}.{key} is {value!r}; it needs a path, relative to the file")
+        found[key] = path.parent / Path(value).expanduser()
+        if not (found[key].is_dir() if key == "images" else found[key].is_file()):
+            raise ConfigError(f"{path}: {name}.{key}: no such {'folder' if key == 'images' else 'file'}: {found[key]}")
+    return Split(**found)
+
+
+def _check_keys(content: dict[Any, Any], allowed: tuple[str, ...], where: str) -> None:
+    for key in content:
+        if key not in allowed:
+            close = get_close_matches(str(key), allowed, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"{where}unknown key {key!r}, not one of {', '.join(allowed)}{hint}")

@@ -1,0 +1,66 @@
+"""Augmentation by level, from torchvision's transforms v2."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+
+from slimdet.errors import ConfigError
+
+LEVELS = ("none", "default", "strong")
+# What shows around an image that became smaller: ImageNet's mean colour, which detectors normalise to zero.
+_FILL = {tv_tensors.Image: (124, 116, 104), tv_tensors.Mask: 0, "others": 0}
+
+
+def augmentation(level: str) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Build the random transforms of a level; image, boxes, labels and masks go through them together.
+
+    * none: the image as it is.
+    * default: a horizontal flip, half of the time.
+    * strong: flip, colour (brightness, contrast, saturation, hue), scale jitter and an IoU crop, the one of SSD
+      (https://arxiv.org/abs/1512.02325, section 3.6). Detectors resize what they are given to a fixed side, so the
+      jitter scales inside the image's own frame: resizing the whole image would be undone.
+
+    Objects that leave the image, or whose mask does, are removed with their labels and masks.
+
+    Raises:
+        ConfigError: a level that is not one of `LEVELS`.
+    """
+    if level == "none":
+        return v2.Identity()
+    if level == "default":
+        return v2.RandomHorizontalFlip()
+    if level == "strong":
+        return v2.Compose(
+            [
+                v2.RandomHorizontalFlip(),
+                v2.RandomPhotometricDistort(),
+                v2.RandomApply([_scale_jitter()]),
+                v2.RandomIoUCrop(),
+                v2.SanitizeBoundingBoxes(),
+                DropEmptyMasks(),
+            ]
+        )
+    close = get_close_matches(str(level), LEVELS, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(f"augmentation {level!r} is not one of {', '.join(LEVELS)}{hint}")
+
+
+def _scale_jitter() -> v2.Transform:
+    return v2.RandomAffine(
+        degrees=(0.0, 0.0), translate=(0.1, 0.1), scale=(0.5, 1.5), interpolation=InterpolationMode.BILINEAR, fill=_FILL
+    )
+
+
+class DropEmptyMasks(nn.Module):
+    """Remove the objects of which a crop left a piece of box but no pixel of mask."""
+
+    def forward(self, image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Filter boxes [N, 4], labels [N] and masks [N, H, W] together; targets without masks pass."""
+        if "masks" not in target:
+            return image, target
+        seen = target["masks"].flatten(1).amax(1) > 0  # [N]
+        return image, {name: tv_tensors.wrap(value[seen], like=value) for name, value in target.items()}  # type: ignore[call-arg]
