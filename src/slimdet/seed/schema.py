@@ -291,3 +291,10 @@ CONFIG: Table = {
     "resume_from": _text(none=True),
     "workflow": Field("anything", default=[("train", 1)]),
 }
+
+# What a detector is built from (slimdet.seed.detector.build).
+DETECTOR: Table = {
+    "model": CONFIG["model"],
+    "test_cfg": CONFIG["test_cfg"],
+    "image": _must({key: DATASET[key] for key in ("img_scale", "img_norm_cfg", "size_divisor")}),
+}
