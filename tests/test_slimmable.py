@@ -1,0 +1,588 @@
+"""The core: widths share weights, extracted detectors are plain, errors name the way out."""
+
+import copy
+import io
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ready_made import GROUPED, READY_MADE, photographs, ready_made, same
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.models import detection as D
+from torchvision.models import resnet18
+from torchvision.ops import FrozenBatchNorm2d
+
+from slimdet.errors import ConfigError, SharingError, UnknownLayerError, WidthError
+from slimdet.scopes import Scope
+from slimdet.slimmable import Slimmable, Sliced, parse_width, slim
+
+ODD = (0.25, 0.3, 0.35, 2 / 3, 1.0)
+FITTING = (0.25, 0.375, 0.75, 1.0)
+EVERYTHING = Scope("everything", narrow=(".*",), keep=("last",), own_bias=True)
+
+
+def widths_for(name: str, scope: str) -> tuple[float, ...]:
+    return FITTING if name in GROUPED and scope == "detector" else ODD
+
+
+class Small(nn.Module):
+    """Two convolutions with a norm between them, a linear behind a flatten: every rule in a few channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(12, 8, 2, stride=2)
+        self.hidden = nn.Linear(8 * 16, 10)
+        self.last = nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.first(x)))
+        x = F.relu(self.up(F.relu(self.second(x))))
+        return self.last(F.relu(self.hidden(F.adaptive_avg_pool2d(x, 4).flatten(1))))
+
+
+SMALL_EXAMPLE = (torch.zeros(1, 3, 8, 8),)
+
+
+def slim_small(widths: tuple[float, ...] = (0.25, 0.5, 1.0), scope: Scope = EVERYTHING) -> Slimmable:
+    return slim(Small(), widths, scope, example=SMALL_EXAMPLE)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Slimmable:
+    """A slimmable Faster R-CNN on ResNet-18, small enough to run often."""
+    return slim(tiny_detector(), (0.25, 0.5, 1.0)).eval()
+
+
+def tiny_detector() -> nn.Module:
+    torch.manual_seed(0)
+    backbone = D.backbone_utils._resnet_fpn_extractor(resnet18(weights=None), 5)
+    return D.FasterRCNN(
+        backbone,
+        5,
+        min_size=64,
+        max_size=96,
+        box_score_thresh=0.0,
+        rpn_post_nms_top_n_test=50,
+        rpn_post_nms_top_n_train=50,
+        box_batch_size_per_image=32,
+    ).eval()
+
+
+# ------------------------------------------------------------------------------------------------- extract
+
+
+@pytest.mark.parametrize("scope", ["detector", "backbone"])
+@pytest.mark.parametrize("name", READY_MADE)
+def test_extracted_detector_is_the_twin_to_the_last_bit(name: str, scope: str) -> None:
+    detector = ready_made(name)
+    model = slim(detector, widths_for(name, scope), scope)
+    images = photographs()
+    assert model.twin(1.0) is detector
+    with torch.no_grad():
+        assert same(model(images), detector(images))
+        for width in model.widths[:-1]:
+            twin, plain = model(images, width=width), model.extract(width)
+            assert len(twin[0]["boxes"]) >= 20
+            assert same(twin, plain(images))
+            assert not any(type(module).__module__.startswith("slimdet") for module in plain.modules())
+            check_shapes(detector, plain, width, model.scope)
+
+
+def check_shapes(detector: nn.Module, plain: nn.Module, width: float, scope: Scope) -> None:
+    """Names as in the widest; outputs int(w * C) where the scope narrows; nothing shared with the widest."""
+    assert list(plain.state_dict()) == list(detector.state_dict())
+    assert not {p.data_ptr() for p in plain.parameters()} & {p.data_ptr() for p in detector.parameters()}
+    for name, wide in detector.named_modules():
+        narrow = plain.get_submodule(name)
+        assert type(narrow) is type(wide)
+        if isinstance(wide, nn.Conv2d) and isinstance(narrow, nn.Conv2d):
+            if wide.groups == 1:
+                out = int(width * wide.out_channels) if scope.narrows(name) else wide.out_channels
+                assert (narrow.out_channels, narrow.weight.shape[0]) == (out, out), name
+            else:  # depthwise: follows its input wholly
+                assert narrow.groups == narrow.in_channels == narrow.out_channels == narrow.weight.shape[0]
+                assert narrow.in_channels in (int(width * wide.in_channels), wide.in_channels)
+            assert narrow.in_channels in (3, wide.in_channels, int(width * wide.in_channels)), name
+            assert narrow.weight.shape[1] * narrow.groups == narrow.in_channels
+        if isinstance(wide, nn.Linear) and isinstance(narrow, nn.Linear):
+            assert narrow.weight.shape == (narrow.out_features, narrow.in_features)
+            assert narrow.out_features == (int(width * wide.out_features) if scope.narrows(name) else wide.out_features)
+
+
+def test_linear_behind_a_flatten_narrows_by_whole_channels(tiny: Slimmable) -> None:
+    model = slim(tiny_detector(), (0.3, 1.0))
+    fc6: Any = model.extract(0.3).get_submodule("roi_heads.box_head.fc6")
+    assert fc6.in_features == int(0.3 * 256) * 49 != int(0.3 * 256 * 49)
+
+
+def test_extracting_leaves_the_model_alone(tiny: Slimmable) -> None:
+    before = tiny(photographs(), width=0.5)
+    plain = tiny.extract(0.5)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.zero_()
+    assert same(before, tiny(photographs(), width=0.5))
+    assert all(isinstance(tiny.twin(0.5).get_submodule(n), Sliced) for n in ("rpn.head.cls_logits", "backbone.body.conv1"))
+
+
+# ------------------------------------------------------------------------------------------------- gradients
+
+
+def explicit(model: Small, norm: Any, biases: dict[str, Tensor], w: float, x: Tensor) -> Tensor:
+    """Small's forward at one width, written with explicit slices."""
+    c8, c12, c10 = int(w * 8), int(w * 12), int(w * 10)
+    x = F.conv2d(x, model.first.weight[:c8], padding=1)
+    x = F.relu(F.batch_norm(x, None, None, norm.weight, norm.bias, training=True))
+    x = F.relu(F.conv2d(x, model.second.weight[:c12, :c8], biases["second"], stride=2, padding=1))
+    x = F.relu(F.conv_transpose2d(x, model.up.weight[:c12, :c8], biases["up"], stride=2))
+    x = F.adaptive_avg_pool2d(x, 4).flatten(1)
+    x = F.relu(F.linear(x, model.hidden.weight[:c10, : c8 * 16], biases["hidden"]))
+    return F.linear(x, model.last.weight[:, :c10], model.last.bias)
+
+
+@pytest.mark.parametrize("width", [0.25, 0.5, 0.35, 0.6667])
+def test_gradients_equal_explicit_slicing(width: float) -> None:
+    model = slim_small((width, 1.0)).train()
+    widest, twin = model.twin(1.0), model.twin(width)
+    x = torch.randn(2, 3, 8, 8)
+    model(x, width=width).square().sum().backward()
+    gradients = {name: p.grad.clone() for name, p in widest.named_parameters() if p.grad is not None}
+    own = {name: p.grad.clone() for name, p in twin.named_parameters() if "norm" in name or name.endswith("hidden.bias")}
+    model.zero_grad()
+    biases = {name: twin.get_submodule(name).bias for name in ("second", "up", "hidden")}
+    explicit(widest, twin.norm, biases, width, x).square().sum().backward()  # pyright: ignore
+    assert set(gradients) == {"first.weight", "second.weight", "up.weight", "hidden.weight", "last.weight", "last.bias"}
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, widest.get_parameter(name).grad, rtol=1e-5, atol=1e-6)
+    for name, gradient in own.items():
+        torch.testing.assert_close(gradient, twin.get_parameter(name).grad, rtol=1e-5, atol=1e-6)
+    c8, c12, c10 = int(width * 8), int(width * 12), int(width * 10)
+    corners = {"first": (c8, 3), "second": (c12, c8), "up": (c12, c8), "hidden": (c10, c8 * 16), "last": (4, c10)}
+    for name, (rows, columns) in corners.items():
+        outside = gradients[f"{name}.weight"].clone()
+        outside[:rows, :columns] = 0
+        assert torch.equal(outside, torch.zeros_like(outside)), name
+
+
+def test_gradients_of_widths_add_up() -> None:
+    model = slim_small().train()
+    x = torch.randn(2, 3, 8, 8)
+    each = []
+    for width in model.widths:
+        model.zero_grad()
+        model(x, width=width).square().sum().backward()
+        each.append(model.twin(1.0).get_parameter("second.weight").grad.clone())  # pyright: ignore
+    model.zero_grad()
+    for width in model.widths:
+        model(x, width=width).square().sum().backward()
+    total = model.twin(1.0).get_parameter("second.weight").grad
+    torch.testing.assert_close(total, sum(each))
+
+
+def test_detector_losses_train_every_width(tiny: Slimmable) -> None:
+    model = copy.deepcopy(tiny).train()
+    targets = [{"boxes": torch.tensor([[5.0, 5, 60, 60]]), "labels": torch.tensor([1])}]
+    for width in model.widths:
+        losses = model(photographs(), targets, width=width)
+        sum(losses.values()).backward()
+        assert all(math.isfinite(value.item()) for value in losses.values())
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+# ------------------------------------------------------------------------------------------------- sharing
+
+
+def assert_tied(model: Slimmable) -> None:
+    """Every sliced layer of every width holds the widest's Parameter objects, and the optimizer sees each once."""
+    widest = model.twin(1.0)
+    assert widest.training == model.training
+    counted = 0
+    for width in model.widths[:-1]:
+        for name, layer in model.twin(width).named_modules():
+            if isinstance(layer, Sliced):
+                wide = widest.get_submodule(name)
+                assert layer._parameters["weight"] is wide._parameters["weight"]
+                if not layer._own_bias:
+                    assert layer._parameters["bias"] is wide._parameters["bias"]
+                counted += 1
+    assert counted
+    assert len({id(p) for p in model.parameters()}) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("scope", ["detector", "backbone"])
+def test_all_widths_cost_little_more_memory_than_the_widest(scope: str) -> None:
+    detector = ready_made("fasterrcnn_resnet50")
+    model = slim(detector, (0.25, 0.5, 0.75, 1.0), scope)
+    own = {id(p) for m in model.twins.modules() for k, p in m._parameters.items() if p is not None and p.dim() == 1}
+    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters() if id(p) not in own}
+    widest = sum(p.numel() * p.element_size() for p in detector.parameters())
+    assert sum(storages.values()) <= 1.02 * widest
+    assert_tied(model)
+
+
+def test_state_dict_names_each_shared_tensor_once(tiny: Slimmable) -> None:
+    state = tiny.state_dict()
+    ordinary = [key for key in state if not key.startswith("twins.")]
+    assert ordinary == list(tiny.twin(1.0).state_dict())
+    own = [key for key in state if key.startswith("twins.")]
+    assert own
+    assert all(key.startswith(("twins.0_25.", "twins.0_5.")) for key in own)
+    assert all(state[key].dim() <= 1 for key in own)
+    pointers = [tensor.data_ptr() for tensor in state.values() if tensor.numel()]
+    assert len(set(pointers)) == len(pointers)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_loading_a_state_dict_keeps_the_sharing(tiny: Slimmable, assign: bool) -> None:
+    torch.manual_seed(3)
+    other = slim(tiny_detector(), tiny.widths).eval()
+    for parameter in other.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    state = {key: value.clone() for key, value in tiny.state_dict().items()}
+    assert str(other.load_state_dict(state, strict=True, assign=assign)) == "<All keys matched successfully>"
+    assert_tied(other)
+    for width in tiny.widths:
+        assert same(tiny(photographs(), width=width), other(photographs(), width=width))
+    with pytest.raises(RuntimeError, match=r"twins\.0_25\.backbone\.body\.bn1"):
+        other.load_state_dict({k: v for k, v in state.items() if k != "twins.0_25.backbone.body.bn1.weight"})
+    with pytest.raises(RuntimeError, match="nonsense"):
+        other.load_state_dict(state | {"nonsense": torch.zeros(1)})
+
+
+def to_empty_and_back(model: Slimmable) -> Slimmable:
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    model = model.to("meta").to_empty(device="cpu")
+    model.load_state_dict(state)
+    return model
+
+
+def saved_and_loaded(model: Slimmable) -> Slimmable:
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        copy.deepcopy,
+        saved_and_loaded,
+        to_empty_and_back,
+        lambda model: model.to("cpu", memory_format=torch.channels_last).to(memory_format=torch.contiguous_format),
+        lambda model: nn.ModuleDict({"inner": model}).double().float()["inner"],
+    ],
+    ids=["deepcopy", "torch.save", "to_empty", "channels_last", "nested"],
+)
+def test_operations_keep_the_sharing(tiny: Slimmable, operation: Callable[[Slimmable], Slimmable]) -> None:
+    model = operation(copy.deepcopy(tiny))
+    assert_tied(model)
+    with torch.no_grad():
+        for width in tiny.widths:
+            assert same(tiny(photographs(), width=width), model(photographs(), width=width))
+
+
+def test_half_converts_every_width_once(tiny: Slimmable) -> None:
+    model = copy.deepcopy(tiny).half()
+    assert_tied(model)
+    assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {torch.float16}
+    plain = model.extract(0.5)
+    assert {p.dtype for p in plain.parameters()} == {torch.float16}
+
+
+def test_weight_averaging_and_one_optimizer_keep_the_sharing(tiny: Slimmable) -> None:
+    model = copy.deepcopy(tiny).train()
+    averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    targets = [{"boxes": torch.tensor([[5.0, 5, 60, 60]]), "labels": torch.tensor([1])}]
+    for _ in range(2):
+        optimizer.zero_grad()
+        for width in model.widths:
+            sum(model(photographs(), targets, width=width).values()).backward()
+        optimizer.step()
+        averaged.update_parameters(model)
+    assert_tied(model)
+    assert_tied(averaged.module)  # pyright: ignore[reportArgumentType]
+    restored = torch.optim.SGD(model.parameters(), lr=0.01)
+    restored.load_state_dict(optimizer.state_dict())
+    averaged.module.load_state_dict(model.state_dict())
+    assert_tied(averaged.module)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("operation", [nn.Module.half, nn.Module.double, lambda m: m.to("meta")])
+def test_converting_one_width_alone_is_refused(tiny: Slimmable, operation: Callable[[nn.Module], Any]) -> None:
+    with pytest.raises(SharingError, match="extract"):
+        operation(tiny.twin(0.25))
+    assert_tied(tiny)
+
+
+def test_widths_share_nothing_but_parameters(tiny: Slimmable) -> None:
+    seen: set[int] = set()
+    for width in tiny.widths:
+        modules = {id(module) for module in tiny.twin(width).modules()}
+        assert not modules & seen
+        seen |= modules
+        pooler: Any = tiny.twin(width).get_submodule("roi_heads.box_roi_pool")
+        pooler.scales = None
+    tiny(photographs(), width=0.25)
+    assert tiny.twin(0.5).roi_heads.box_roi_pool.scales is None  # pyright: ignore
+
+
+def test_training_mode_reaches_every_width(tiny: Slimmable) -> None:
+    model = copy.deepcopy(tiny)
+    for mode in (True, False):
+        model.train(mode)
+        assert all(m.training == mode for w in model.widths for m in model.twin(w).modules())
+
+
+# ------------------------------------------------------------------------------------------------- concurrency, compile
+
+
+def test_threads_at_mixed_and_same_widths_give_single_thread_results(tiny: Slimmable) -> None:
+    sizes = [(64, 96), (80, 70), (50, 90)]
+    jobs = [(width, size) for width in tiny.widths for size in sizes]
+    with torch.no_grad():
+        expected = {job: tiny(photographs(job[1]), width=job[0]) for job in jobs}
+
+        def run(index: int) -> bool:
+            with torch.no_grad():
+                width, size = jobs[index % len(jobs)] if index % 2 else jobs[0]
+                return same(tiny(photographs(size), width=width), expected[width, size])
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(run, range(200)))
+
+
+def test_compiled_backbone_and_whole_detector_give_the_same(tiny: Slimmable) -> None:
+    torch._dynamo.reset()
+    twin: Any = tiny.twin(0.5)
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        compiled = torch.compile(twin.backbone, fullgraph=True, backend="aot_eager")
+        for key, value in compiled(image).items():
+            torch.testing.assert_close(value, twin.backbone(image)[key])
+        whole = torch.compile(copy.deepcopy(tiny), backend="eager")
+        found, expected = whole(photographs(), width=0.5)[0], tiny(photographs(), width=0.5)[0]
+        for key in expected:
+            torch.testing.assert_close(found[key], expected[key])
+    torch._dynamo.reset()
+
+
+def test_activation_checkpointing_over_several_widths_in_one_backward() -> None:
+    model = slim_small().train()
+    x = torch.randn(2, 3, 8, 8)
+    sum(model(x, width=w).square().sum() for w in model.widths).backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    parts = [checkpoint(model.twin(w), x, use_reentrant=False).square().sum() for w in model.widths]  # pyright: ignore
+    sum(parts).backward()  # pyright: ignore
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name])
+
+
+# ------------------------------------------------------------------------------------------------- the original's way
+
+
+@pytest.mark.parametrize("width", [0.25, 0.35, 0.75])
+def test_zero_padding_before_the_pyramid_equals_sliced_laterals(width: float) -> None:
+    detector: Any = ready_made("fasterrcnn_resnet50")
+    twin: Any = slim(detector, (width, 1.0), "backbone").twin(width)
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        narrow = twin.backbone.body(image)
+        padded = {
+            level: F.pad(features, (0, 0, 0, 0, 0, channels - features.shape[1]))
+            for (level, features), channels in zip(narrow.items(), (256, 512, 1024, 2048), strict=True)
+        }
+        for level, expected in detector.backbone.fpn(padded).items():
+            torch.testing.assert_close(twin.backbone.fpn(narrow)[level], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_backbone_scope_keeps_neck_and_heads_wide() -> None:
+    model = slim(tiny_detector(), (0.25, 1.0), "backbone")
+    twin: Any = model.extract(0.25)
+    lateral = twin.backbone.fpn.inner_blocks[3][0]
+    assert (lateral.in_channels, lateral.out_channels) == (128, 256)
+    assert twin.roi_heads.box_head.fc6.weight.shape == (1024, 256 * 49)
+    own = [key for key in model.state_dict() if key.startswith("twins.")]
+    assert all(key.startswith("twins.0_25.backbone.body.") for key in own)  # biases stay shared: the original system
+
+
+# ------------------------------------------------------------------------------------------------- any small network
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    channels=st.lists(st.integers(4, 24), min_size=1, max_size=4),
+    kinds=st.lists(st.sampled_from(["batch", "frozen", "bias", "depthwise"]), min_size=4, max_size=4),
+    width=st.floats(0.25, 0.9999),
+)
+def test_any_chain_of_layers_narrows_as_written(channels: list[int], kinds: list[str], width: float) -> None:
+    layers: list[nn.Module] = []
+    inputs = 3
+    for outputs, kind in zip(channels, kinds, strict=False):
+        layers.append(nn.Conv2d(inputs, outputs, 3, padding=1, bias=kind == "bias"))
+        if kind == "batch":
+            layers.append(nn.BatchNorm2d(outputs))
+        if kind == "frozen":
+            layers.append(FrozenBatchNorm2d(outputs))
+        if kind == "depthwise":
+            layers.append(nn.Conv2d(outputs, outputs, 3, groups=outputs))
+        inputs = outputs
+    network = nn.Sequential(*layers).eval()
+    scope = Scope("all", (".*",), own_bias=True)
+    example = (torch.zeros(1, 3, 16, 16),)
+    model = slim(network, (width, 1.0), scope, example=example)
+    x = torch.randn(2, 3, 16, 16)
+    narrow = parse_width(width)
+    with torch.no_grad():
+        expected = x
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                out, received = int(narrow * layer.out_channels), expected.shape[1]
+                corner = layer.weight[:out] if layer.groups > 1 else layer.weight[:out, :received]
+                bias = None if layer.bias is None else layer.bias[:out]
+                groups = out if layer.groups > 1 else 1
+                expected = F.conv2d(expected, corner, bias, padding=layer.padding, groups=groups)  # pyright: ignore
+            else:
+                norm: Any = layer
+                n = expected.shape[1]
+                parts = (norm.running_mean[:n], norm.running_var[:n], norm.weight[:n], norm.bias[:n])
+                expected = F.batch_norm(expected, *parts, eps=norm.eps)
+        torch.testing.assert_close(model(x, width=width), expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(model(x, width=width), model.extract(width)(x))
+
+
+class ScaledConv(nn.Conv2d):
+    """A subclass with a forward of its own, such as libraries have for padding or weight standardisation."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * self._conv_forward(F.pad(input, (1, 1, 1, 1)), self.weight, self.bias)
+
+
+def test_subclasses_keep_their_own_forward() -> None:
+    network = nn.Sequential(ScaledConv(3, 8, 3), nn.Conv2d(8, 4, 1))
+    model = slim(network, (0.5, 1.0), Scope("all", (".*",)), example=(torch.zeros(1, 3, 4, 4),))
+    x = torch.randn(1, 3, 4, 4)
+    plain = model.extract(0.5)
+    assert type(plain[0]) is ScaledConv  # pyright: ignore[reportIndexIssue]
+    expected = 2 * F.conv2d(x, network[0].weight[:4], network[0].bias[:4], padding=1)  # pyright: ignore
+    expected = F.conv2d(expected, network[1].weight[:2, :4], network[1].bias[:2])  # pyright: ignore
+    torch.testing.assert_close(plain(x), expected)
+    assert_tied(copy.deepcopy(model))
+    assert torch.equal(copy.deepcopy(model)(x, width=0.5), plain(x))
+
+
+# ------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("width", [0, -0.5, 1.01, math.nan, math.inf, "wide", None, True, 0.00001, [0.5]])
+def test_malformed_widths(width: Any) -> None:
+    with pytest.raises(WidthError, match=r"is not a number in \(0, 1\]"):
+        slim_small((width, 1.0))
+
+
+def test_widths_as_a_whole() -> None:
+    with pytest.raises(WidthError, match="given twice"):
+        slim_small((0.5, 0.5, 1.0))
+    with pytest.raises(WidthError, match="given twice"):
+        slim_small((0.66666, 2 / 3, 1.0))
+    with pytest.raises(WidthError, match=r"must contain 1\.0"):
+        slim_small((0.25, 0.5))
+    with pytest.raises(WidthError, match=r"must contain 1\.0"):
+        slim_small(())
+    assert slim_small((1.0, 2 / 3, 0.25)).widths == (0.25, 0.6667, 1.0)
+
+
+def test_a_width_that_leaves_no_channel_names_the_layer_and_the_least_width() -> None:
+    with pytest.raises(WidthError, match=r"leaves first \(8 channels\) without one; use 0\.125 or more"):
+        slim_small((0.1, 1.0))
+    assert slim_small((0.125, 1.0)).widths == (0.125, 1.0)
+
+
+@pytest.mark.parametrize("width", [0.3, 0.35, 2 / 3, 0.9])
+def test_groups_that_do_not_fit_name_the_nearest_widths_that_do(width: float) -> None:
+    detector = ready_made("fcos_resnet50")
+    with pytest.raises(WidthError, match=r"GroupNorm.*not a whole number of groups; the nearest") as caught:
+        slim(detector, (width, 1.0))
+    text = str(caught.value)
+    below, above = (float(word) for word in text.split("that fit are ")[1].split(" and "))
+    assert below < width < above
+    assert slim(detector, (below, above, 1.0)).widths == (below, above, 1.0)
+
+
+def test_grouped_convolutions_keep_their_channels_per_group() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 3, padding=1, groups=4))
+    scope = Scope("all", (".*",))
+    example = (torch.zeros(1, 3, 8, 8),)
+    plain: Any = slim(network, (0.5, 1.0), scope, example=example).extract(0.5)
+    assert (plain[1].groups, plain[1].in_channels, plain[1].out_channels) == (2, 8, 16)
+    with pytest.raises(WidthError, match=r"width 0\.3 gives 1 \(Conv2d\) 4 channels|whole number of groups"):
+        slim(network, (0.4, 1.0), scope, example=example)
+
+
+def test_unknown_layers_are_refused_by_name() -> None:
+    with pytest.raises(UnknownLayerError, match=r"backbone \(SSDFeatureExtractorVGG with scale_weight\)"):
+        slim(D.ssd300_vgg16(weights=None, weights_backbone=None))
+    for unknown in (nn.LayerNorm(4), nn.PReLU(4), nn.Embedding(3, 4), nn.LSTM(3, 4), nn.Bilinear(2, 2, 2)):
+        with pytest.raises(UnknownLayerError, match=type(unknown).__name__):
+            slim(nn.Sequential(nn.Conv2d(3, 4, 1), unknown), (0.5, 1.0), EVERYTHING)
+    bare = nn.Sequential(nn.Conv2d(3, 4, 1))
+    bare.register_parameter("gain", nn.Parameter(torch.ones(1)))
+    with pytest.raises(UnknownLayerError, match="'gain'"):
+        slim(bare, (0.5, 1.0), EVERYTHING)
+    parametrised = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 1)))
+    with pytest.raises(UnknownLayerError, match="ParametrizedConv2d|ParametrizationList"):
+        slim(parametrised, (0.5, 1.0), EVERYTHING)
+    with pytest.raises(UnknownLayerError, match="slimmable already"):
+        slim(slim_small(), (0.5, 1.0), EVERYTHING)
+
+
+def test_what_the_dry_run_does_not_reach_or_understand_is_refused() -> None:
+    class Aside(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.aside = nn.Conv2d(3, 4, 1)
+
+    with pytest.raises(UnknownLayerError, match="aside is not reached"):
+        slim(Aside(), (0.5, 1.0), EVERYTHING, example=SMALL_EXAMPLE)
+    fixed = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Unflatten(1, (4, 2)))
+    with pytest.raises(UnknownLayerError, match="depends on the number of channels"):
+        slim(fixed, (0.3, 1.0), Scope("all", (".*",)), example=SMALL_EXAMPLE)
+
+
+def test_scopes_that_narrow_nothing_or_would_narrow_classes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'neck' is not one of 'backbone', 'detector'"):
+        slim(Small(), (0.5, 1.0), "neck", example=SMALL_EXAMPLE)
+    with pytest.raises(UnknownLayerError, match="narrows no layer"):
+        slim(Small(), (0.5, 1.0), "backbone", example=SMALL_EXAMPLE)
+    with pytest.raises(UnknownLayerError, match="finds no output layer"):
+        slim(Small(), (0.5, 1.0), "detector", example=SMALL_EXAMPLE)
+
+
+def test_forward_at_unknown_widths_and_in_training_without_one(tiny: Slimmable) -> None:
+    with pytest.raises(WidthError, match=r"0\.6 is not one of 0\.25, 0\.5, 1\.0; add it with 'slimdet calibrate"):
+        tiny(photographs(), width=0.6)
+    with pytest.raises(WidthError, match="training needs a width"):
+        copy.deepcopy(tiny).train()(photographs(), [])
+    with pytest.raises(WidthError, match=r"0\.6 is not one of"):
+        tiny.extract(0.6)
+
+
+def test_a_detector_handed_over_is_left_as_it_was() -> None:
+    detector = tiny_detector()
+    modules, state = dict(detector.named_modules()), copy.deepcopy(detector.state_dict())
+    slim(detector, (0.25, 1.0))
+    assert dict(detector.named_modules()) == modules
+    assert all(torch.equal(value, detector.state_dict()[key]) for key, value in state.items())
+    assert not any(isinstance(module, Sliced) or "forward" in vars(module) for module in detector.modules())
