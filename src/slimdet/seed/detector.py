@@ -75,6 +75,7 @@ class SeedDetector(nn.Module):
 
     Attributes:
         architecture: the plain data that `build` makes the same detector from.
+        mask_threshold: where the original's results cut masks.
     """
 
     def __init__(self, model: Config, test: Config, transform: Transform) -> None:
@@ -84,6 +85,7 @@ class SeedDetector(nn.Module):
         self.backbone = Pyramid(model.backbone, model.neck)
         self.rpn = None if model.rpn_head is None else RegionProposals(model.rpn_head, test.rpn)
         self.roi_heads = None if model.bbox_head is None else RoIHeads(model, test.rcnn)
+        self.mask_threshold: float = test.rcnn.mask_thr_binary if test.rcnn else 0.5
         self.architecture: dict[str, Any] = {}
 
     def forward(
