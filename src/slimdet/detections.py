@@ -38,8 +38,8 @@ def to_coco(result: Mapping[str, Tensor], image_id: int, category_ids: Sequence[
     Raises:
         DataError: a box or score that is not finite, or a label outside 1..K.
     """
-    boxes = result["boxes"].detach().double().cpu()
-    scores = result["scores"].detach().double().cpu()
+    boxes = result["boxes"].detach().cpu().double()
+    scores = result["scores"].detach().cpu().double()
     labels = result["labels"].tolist()
     if not (boxes.isfinite().all() and scores.isfinite().all()):
         raise DataError(
