@@ -1,0 +1,118 @@
+"""COCO numbers as the original printed them.
+
+The checks and the evaluation libraries are slimdet's (`slimdet.ground_truth`, `slimdet.evaluation`). What differs from
+`slimdet val` is what the original asked of them: proposals are compared regardless of class with up to 1000 an image,
+and a mask's area range is told by its box.
+"""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from slimdet.errors import DataError
+from slimdet.ground_truth import GroundTruth
+
+KINDS = ("bbox", "segm", "proposal", "keypoints")
+Result = Mapping[str, Any]
+_IOUS = {None: "0.50:0.95", 0: "0.50", 5: "0.75"}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """COCO's numbers (12; 10 for keypoints) in their usual order, in 0..1 or -1 where nothing was to be found, and the
+    lines that say what each is."""
+
+    values: tuple[float, ...]
+    lines: tuple[str, ...]
+
+
+def score(coco: Mapping[str, Any], results: Sequence[Result], kind: str) -> Scores:
+    """Compare results with the annotations.
+
+    Args:
+        coco: a parsed COCO annotation file.
+        results: COCO results (image_id, category_id, bbox, score, and segmentation or keypoints); may be empty. Those
+            without keypoints do not count for "keypoints".
+        kind: one of `KINDS`.
+
+    Raises:
+        DataError: malformed annotations or results, as `slimdet.evaluation.accumulate`.
+    """
+    if kind == "keypoints":
+        results = [_boxed(result) for result in results if "keypoints" in result]
+    truth = GroundTruth(coco, masks=kind == "segm")
+    found = truth.results(results, "segm" if kind == "segm" else "bbox")
+    for item, given in zip(found, results, strict=True):
+        item["area"] = item["bbox"][2] * item["bbox"][3]
+        if kind == "keypoints":
+            item["keypoints"] = given["keypoints"]
+    if kind == "keypoints":
+        for item, given in zip(truth.annotations, coco["annotations"], strict=True):
+            points = given.get("keypoints") or [0] * 51
+            item["keypoints"], item["num_keypoints"] = points, sum(visible > 0 for visible in points[2::3])
+    most = {"proposal": [100, 300, 1000], "keypoints": [20]}.get(kind, [1, 10, 100])
+    return _summary(_match(truth, found, kind, most), most, keypoints=kind == "keypoints")
+
+
+def _boxed(result: Result) -> dict[str, Any]:
+    points = np.asarray(result["keypoints"], dtype=float).reshape(-1)
+    if len(points) != 51:
+        raise DataError(f"image {result.get('image_id')}: {len(points)} keypoint numbers, not 17 times x, y, visible")
+    low, high = points.reshape(-1, 3).min(axis=0), points.reshape(-1, 3).max(axis=0)
+    return {**result, "bbox": [low[0], low[1], high[0] - low[0], high[1] - low[1]], "keypoints": points.tolist()}
+
+
+def _match(truth: GroundTruth, found: list[dict[str, Any]], kind: str, most: list[int]) -> dict[str, np.ndarray]:
+    """The library's `precision` [T, R, K, A, M] and `recall` [T, K, A, M]."""
+    faster = find_spec("faster_coco_eval") is not None
+    library = import_module("faster_coco_eval" if faster else "pycocotools.coco")
+    evaluators = import_module("faster_coco_eval" if faster else "pycocotools.cocoeval")
+    evaluator_class = evaluators.COCOeval_faster if faster else evaluators.COCOeval
+    sides = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        for annotations in (truth.annotations, found):
+            side = library.COCO()
+            side.dataset = {
+                "images": truth.images,
+                "annotations": [dict(annotation) for annotation in annotations],
+                "categories": [{"id": number} for number in truth.category_ids.values()],
+            }
+            side.createIndex()
+            sides.append(side)
+        evaluator = evaluator_class(*sides, iouType="bbox" if kind == "proposal" else kind)
+        evaluator.params.maxDets = most
+        evaluator.params.useCats = int(kind != "proposal")
+        evaluator.evaluate()
+        evaluator.accumulate()
+    return evaluator.eval
+
+
+def _summary(arrays: Mapping[str, np.ndarray], most: list[int], keypoints: bool) -> Scores:
+    areas = ("all", "medium", "large") if keypoints else ("all", "small", "medium", "large")
+    last = len(most) - 1
+    hundred = most.index(100) if 100 in most else last
+    # Which numbers, in their order: kind, IoU threshold (None: mean over all), area range, detections an image.
+    rows: list[tuple[str, int | None, int, int]] = [("precision", None, 0, hundred)]
+    rows += [("precision", iou, 0, last) for iou in (0, 5)]
+    rows += [("precision", None, area, last) for area in range(1, len(areas))]
+    if keypoints:
+        rows += [("recall", iou, 0, last) for iou in (None, 0, 5)]
+    else:
+        rows += [("recall", None, 0, count) for count in range(len(most))]
+    rows += [("recall", None, area, last) for area in range(1, len(areas))]
+    values, lines = [], []
+    for what, iou, area, count in rows:
+        cells = np.asarray(arrays[what])[..., area, count]
+        cells = cells if iou is None else cells[iou]
+        cells = cells[cells > -1]
+        values.append(float(np.mean(cells)) if cells.size else -1.0)
+        title = "Average Precision  (AP)" if what == "precision" else "Average Recall     (AR)"
+        where = f"IoU={_IOUS[iou]:<9} | area={areas[area]:>6} | maxDets={most[count]:>3}"
+        lines.append(f" {title} @[ {where} ] = {values[-1]:0.3f}")
+    return Scores(tuple(values), tuple(lines))
