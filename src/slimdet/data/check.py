@@ -16,7 +16,9 @@ from slimdet.images import read_image
 
 LISTS = ("images", "annotations", "categories")
 # Reading a data set goes on in spite of these: boxes are clipped, boxes without area left out, ids mapped to others.
-HARMLESS = frozenset({"zero-area box", "box outside image", "annotation id 0", "category id 0"})
+HARMLESS = frozenset(
+    {"zero-area box", "box outside image", "annotation id 0", "category id 0", "duplicate category name"}
+)
 _TOLERANCE = 0.5  # pixels that a box may reach over the edge: annotation tools round
 
 
@@ -98,9 +100,15 @@ def annotation_faults(coco: dict[str, Any], file: str, masks: bool = True) -> It
         for side in ("width", "height"):
             if not isinstance(record.get(side), int) or record[side] < 1:
                 yield Fault("malformed image", file, number, f"'{side}' is {record.get(side)!r}, not pixels")
+    names: set[str] = set()
     for number, record in known["categories"].items():
-        if not isinstance(record.get("name"), str):
-            yield Fault("malformed category", file, number, f"'name' is {record.get('name')!r}, not text")
+        name = record.get("name")
+        if not isinstance(name, str):
+            yield Fault("malformed category", file, number, f"'name' is {name!r}, not text")
+        elif name in names:
+            yield Fault("duplicate category name", file, number, f"another category is called {name!r} too")
+        else:
+            names.add(name)
     # All records, so that both of two with the same id are looked at.
     for record in coco["annotations"]:
         if isinstance(record, dict) and isinstance(record.get("id"), int):

@@ -51,7 +51,7 @@ def loader(
         sampler=EpochSampler(size, shuffle, seed, epoch),
         num_workers=workers,
         collate_fn=collate,
-        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # without one of its own, every pass would draw from the global one
     )
 
 
