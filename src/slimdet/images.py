@@ -59,8 +59,9 @@ def read_image(source: ImageSource) -> np.ndarray:
     """
     if isinstance(source, np.ndarray):
         return _array_to_rgb(source)
-    with _opened(source) as image:
+    with _opened(source) as (image, data):
         image.load()
+        _check_filled(image, data)
         rgb = _to_rgb(image)
         # Read after load(): Pillow turns a TIFF upright by itself while loading, and then drops the tag.
         turn = _UPRIGHT.get(_orientation(image))
@@ -76,15 +77,18 @@ def image_size(source: ImageSource) -> tuple[int, int]:
     if isinstance(source, np.ndarray):
         height, width = _array_to_rgb(source).shape[:2]
         return width, height
-    with _opened(source) as image:
+    with _opened(source) as (image, _):
         # Pillow already swaps the sides of a TIFF that is to be turned.
         turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
 @contextmanager
-def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
-    """Open `source`, check its size, and turn whatever decoding it raises into an ImageError that names it."""
+def _opened(source: str | Path | bytes | Image.Image) -> Iterator[tuple[Image.Image, bytes]]:
+    """Open `source` and check its size; turn whatever decoding it raises into an ImageError that names it.
+
+    Yields the image, not yet decoded, and the bytes of its file (none for a Pillow image).
+    """
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "")) or f"{source.mode} image"
     elif isinstance(source, bytes):
@@ -97,15 +101,15 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
     try:
         if isinstance(source, Image.Image):
             _check_pixels(name, *source.size)
-            yield source
+            yield source, b""
         else:
             data = source if isinstance(source, bytes) else Path(source).read_bytes()
-            _check_complete(name, data)
+            _check_complete(data)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_pixels(name, *image.size)
                 if image.format == "PNG":
                     _rescale_transparency(image, depth=data[24])
-                yield image
+                yield image, data
     except ImageError:
         raise
     except FileNotFoundError:
@@ -130,15 +134,35 @@ def _check_pixels(name: str, width: int, height: int) -> None:
         )
 
 
-def _check_complete(name: str, data: bytes) -> None:
+def _check_complete(data: bytes) -> None:
     """Refuse cut-off and damaged files that Pillow would fill up with grey or black without a word."""
     if data.startswith(b"\xff\xd8"):
         scan = _first_scan(data)
         if scan is not None and data.find(b"\xff\xd9", scan) < 0:
-            raise ImageError(f"{name}: cannot be decoded: the JPEG is cut off (no end marker)")
+            raise ValueError("the JPEG is cut off (no end marker)")
     elif data.startswith(b"\x89PNG"):
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             image.verify()  # checksums of all chunks; decodes nothing
+
+
+def _check_filled(image: Image.Image, jpeg: bytes) -> None:
+    """Refuse a JPEG whose pixels stop before its end marker: libjpeg fills up the rest with one colour.
+
+    Bytes that are put before the end marker are skipped when all pixels are there, and become pixels when they are not.
+    """
+    if not jpeg.startswith(b"\xff\xd8"):
+        return
+    width, height = image.size
+    corner = np.asarray(image.crop((max(width - 2, 0), max(height - 2, 0), width, height)))
+    if (corner != corner[0, 0]).any():  # not filled: spares nearly all photographs the second decoding
+        return
+    end = jpeg.find(b"\xff\xd9", _first_scan(jpeg))
+    longer = (
+        jpeg[:end].rstrip(b"\xff") + bytes(range(1, 129)) + jpeg[end:]
+    )  # an 0xff would make a marker of what follows
+    with Image.open(io.BytesIO(longer), formats=("JPEG",)) as other:
+        if other.tobytes() != image.tobytes():
+            raise ValueError("the JPEG stops before its last pixels")
 
 
 def _first_scan(jpeg: bytes) -> int | None:
@@ -198,7 +222,10 @@ def _array_to_rgb(array: np.ndarray) -> np.ndarray:
         array = array[:, :, 0]
     if array.ndim == 3 and array.shape[2] > 4:
         raise ImageError(f"an array of shape {array.shape} is no image; the channels, 1 to 4, come last")
-    pixels = np.ascontiguousarray(_to_bytes(array))
+    try:
+        pixels = np.ascontiguousarray(_to_bytes(array))
+    except ValueError as error:
+        raise ImageError(f"an array of shape {array.shape} is no image: {error}") from None
     if pixels.ndim == 3 and pixels.shape[2] == 3:
         return pixels
     return np.array(_to_rgb(Image.fromarray(pixels)))
@@ -217,7 +244,7 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
         return values * np.uint8(255)
     floats = values.dtype.kind == "f"
     if floats and not np.isfinite(values).all():
-        raise ImageError("cannot be decoded: NaN or infinite pixel values")
+        raise ValueError("NaN or infinite pixel values")
     low, high = float(values.min()), float(values.max())
     if values.dtype == np.uint16 or (not floats and low >= 0 and 255 < high <= 65535):
         low, high = 0.0, 65535.0
