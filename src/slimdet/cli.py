@@ -10,7 +10,7 @@ from slimdet.flags import Count, Device, Model
 def profile(
     *,
     model: Annotated[Model, "bundle to measure: a folder, or 'bundled'"],
-    imgsz: Annotated[Count, "side of the square image, pixels"] = 640,
+    imgsz: Annotated[Count | None, "side of the square picture, pixels (default: the model's own)"] = None,
     device: Annotated[Device, "auto, cpu, cuda, cuda:N or mps"] = "auto",
     repeats: Annotated[Count, "timed runs of every width"] = 10,
 ) -> Outcome:
@@ -20,10 +20,10 @@ def profile(
         slimdet profile --model bundled --imgsz 640
     """
     import slimdet
-    from slimdet import profiling
+    from slimdet import profiling, report
 
     costs = profiling.profile(slimdet.load(model), imgsz=imgsz, device=device, repeats=repeats)
-    return Outcome(costs, profiling.table(costs))
+    return Outcome(costs, report.cost_table(costs["widths"]))
 
 
 def doctor() -> Outcome:
@@ -35,7 +35,7 @@ def doctor() -> Outcome:
     from slimdet import doctor
 
     findings = doctor.doctor()
-    return Outcome(findings, doctor.table(findings))
+    return Outcome(findings, doctor.text(findings))
 
 
 VERBS = {verb.__name__: verb for verb in (profile, doctor)}

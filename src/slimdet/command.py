@@ -170,7 +170,9 @@ def _overview(verbs: Mapping[str, Callable[..., Outcome]]) -> str:
 def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.document, indent=2, allow_nan=False))
-    elif outcome.view != "":
+    elif isinstance(outcome.view, str):
+        print(outcome.view, end="\n" if outcome.view else "")
+    else:
         from rich.console import Console
 
         # Piped output is not cut to a terminal's 80 columns.

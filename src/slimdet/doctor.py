@@ -1,0 +1,217 @@
+"""What this machine has for slimdet: versions, engines, devices; what is missing and the command that gets it.
+
+Every package is imported in a process of its own: one that is broken, or that kills its process, is a finding and
+nothing more. Only the standard library is needed here.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 120  # seconds for one import: torch from a cold disk takes many
+GB = 2**30
+
+# Runs in the child. What is printed last is read; libraries may print before it.
+PROBE = """
+import importlib, json, sys
+from importlib import metadata
+name, module, check = sys.argv[1:]
+try:
+    found = importlib.import_module(module)
+except ModuleNotFoundError as error:
+    if error.name not in (module, module.split(".")[0]):
+        raise  # something that the package needs
+    print(json.dumps({"missing": True}))
+    sys.exit()
+try:
+    version = metadata.version(name)
+except metadata.PackageNotFoundError:
+    version = str(getattr(found, "__version__", "unknown"))
+details = {}
+exec(check)
+print()
+print(json.dumps({"version": version, "details": details}))
+"""
+
+TORCH_CHECK = """
+import torch
+count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+cuda = [torch.cuda.get_device_properties(number) for number in range(count)]
+details["cuda"] = [{"name": p.name, "memory_gb": round(p.total_memory / 2**30, 1)} for p in cuda]
+details["cuda_version"] = torch.version.cuda
+details["mps"] = torch.backends.mps.is_available()
+details["threads"] = torch.get_num_threads()
+"""
+
+# A torchvision that was built for another torch imports, or half imports, and lacks its compiled operators.
+TORCHVISION_CHECK = """
+import torch, torchvision
+box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+torchvision.ops.nms(box, torch.ones(1), 0.5)
+torchvision.ops.roi_align(torch.ones(1, 1, 4, 4), [box], 2)
+details["operators"] = True
+"""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package: its name, the module that is imported, what it is for, how to get it, a check beyond the import."""
+
+    name: str
+    module: str
+    purpose: str
+    get: str
+    check: str = ""
+
+
+def _extra(extra: str) -> str:
+    return f"pip install 'slimdet[{extra}]'"
+
+
+PACKAGES = (
+    Package("numpy", "numpy", "everything", "pip install numpy"),
+    Package("pillow", "PIL", "reading images", "pip install pillow"),
+    Package("rich", "rich", "tables", "pip install rich"),
+    Package("torch", "torch", "training and running", _extra("train"), TORCH_CHECK),
+    Package("torchvision", "torchvision", "detectors", _extra("train"), TORCHVISION_CHECK),
+    Package("safetensors", "safetensors", "bundles", _extra("train")),
+    Package("PyYAML", "yaml", "data sets", _extra("train")),
+    Package("faster-coco-eval", "faster_coco_eval", "evaluation", _extra("train")),
+    Package("pycocotools", "pycocotools.mask", "evaluation, masks", _extra("train")),
+    Package("tensorboard", "tensorboard", "training curves", _extra("train")),
+    Package("matplotlib", "matplotlib", "pictures of results", _extra("plot")),
+    Package("opencv-python-headless", "cv2", "the original's resizing", _extra("seed")),
+    Package(
+        "onnxruntime",
+        "onnxruntime",
+        "engine for exported models",
+        "pip install onnxruntime",
+        "details['providers'] = found.get_available_providers()",
+    ),
+    Package(
+        "openvino",
+        "openvino",
+        "engine for exported models",
+        "pip install openvino",
+        "details['devices'] = found.Core().available_devices",
+    ),
+)
+
+
+def doctor(packages: Sequence[Package] = PACKAGES) -> dict[str, Any]:
+    """Examine this machine; takes as long as importing torch does.
+
+    Returns:
+        {"slimdet", "python", "platform": str, "cpu": {"name", "cores", "memory_gb"}, "packages": {name: {"status",
+        "version", "purpose", ...}}, "devices": [str], "missing": [{"what", "why", "get"}]}. The status is "ok",
+        "missing", or "broken" with the "problem".
+    """
+    from slimdet import __version__
+
+    with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
+        found = dict(zip([package.name for package in packages], pool.map(_probe, packages), strict=True))
+    return {
+        "slimdet": __version__,
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "platform": platform.platform(),
+        "cpu": {"name": _cpu_name(), "cores": _cores(), "memory_gb": _memory_gb()},
+        "packages": found,
+        "devices": _devices(found),
+        "missing": [_lacking(one, found[one.name]) for one in packages if found[one.name]["status"] != "ok"],
+    }
+
+
+def text(findings: Mapping[str, Any]) -> str:
+    """The findings of `doctor` for a person: plain text, so that it can be shown whatever is broken."""
+    cpu = findings["cpu"]
+    memory = f", {cpu['memory_gb']} GB of memory" if cpu["memory_gb"] else ""
+    lines = [
+        f"slimdet {findings['slimdet']}, Python {findings['python']}",
+        f"{cpu['name']}, {cpu['cores']} cores{memory}; {findings['platform']}",
+        f"devices: {', '.join(findings['devices'])}",
+        "",
+    ]
+    for name, package in findings["packages"].items():
+        state = package["version"] if package["status"] == "ok" else package["status"]
+        engines = package.get("details", {}).get("providers") or package.get("details", {}).get("devices")
+        extra = f" ({', '.join(engines)})" if engines else ""
+        lines.append(f"  {name:<24}{state:<16}{package['purpose']}{extra}")
+    lines.append("")
+    for what, item in _grouped(findings["missing"]).items():
+        lines.append(f"{what}: {item['why']}; get it with: {item['get']}")
+    return "\n".join(lines if findings["missing"] else [*lines, "Nothing is missing."])
+
+
+def _grouped(missing: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+    """What one command gets for the same reason, under one heading."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for item in missing:
+        groups.setdefault((item["why"], item["get"]), []).append(item["what"])
+    return {", ".join(names): {"why": why, "get": get} for (why, get), names in groups.items()}
+
+
+def _probe(package: Package) -> dict[str, Any]:
+    command = [sys.executable, "-P", "-c", PROBE, package.name, package.module, package.check]
+    finding = {"status": "broken", "version": None, "purpose": package.purpose}
+    try:
+        child = subprocess.run(command, capture_output=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        return finding | {"problem": f"importing it took more than {TIMEOUT} s"}
+    except OSError as error:
+        return finding | {"problem": str(error)}
+    said, complained = (output.decode(errors="replace").strip() for output in (child.stdout, child.stderr))
+    if child.returncode < 0:
+        return finding | {"problem": f"importing it crashes (signal {-child.returncode})"}
+    if child.returncode > 0 or not said.endswith("}"):
+        return finding | {"problem": complained.splitlines()[-1] if complained else f"exit code {child.returncode}"}
+    answer = json.loads(said.splitlines()[-1])
+    return finding | ({"status": "missing"} if "missing" in answer else {"status": "ok"} | answer)
+
+
+def _lacking(package: Package, finding: Mapping[str, Any]) -> dict[str, str]:
+    if finding["status"] == "missing":
+        return {"what": package.name, "why": "not installed", "get": package.get}
+    # Torch and torchvision are built for one another: a broken one is cured by fetching the pair.
+    names = "torch torchvision" if package.name in ("torch", "torchvision") else package.name
+    return {
+        "what": package.name,
+        "why": f"does not work: {finding['problem']}",
+        "get": f"pip install --force-reinstall {names}",
+    }
+
+
+def _devices(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    details = found.get("torch", {}).get("details", {})
+    cuda = [f"cuda:{n} {one['name']} ({one['memory_gb']} GB)" for n, one in enumerate(details.get("cuda", []))]
+    return ["cpu", *cuda, *(["mps"] if details.get("mps") else [])]
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name") and ":" in line]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GB, 1)
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None

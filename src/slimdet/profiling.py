@@ -1,0 +1,201 @@
+"""What each width costs: parameters, multiply-adds, latency, memory.
+
+Measured on extracted detectors, the plain narrow ones that a user runs, and on one fixed picture. Two of the numbers
+would depend on what a detector happens to see in it, so multiply-adds and memory are those of a *full house*: as many
+proposals and detections as the detector's settings allow. Latency is that of the detector as it is.
+"""
+
+import copy
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity
+from torch.utils.flop_counter import FlopCounterMode
+
+from slimdet.devices import choose_device
+from slimdet.errors import ConfigError
+from slimdet.slimmable import Slimmable
+
+MB = 2**20
+LEAST_SIDE = 32  # pixels: the coarsest pyramid level has one cell for them
+
+
+def profile(
+    model: Slimmable | Mapping[float, nn.Module],
+    imgsz: int | None = None,
+    device: str = "auto",
+    repeats: int = 10,
+    example: tuple[Any, ...] | None = None,
+) -> dict[str, Any]:
+    """Measure every width of a model; the model itself is left as it was.
+
+    Args:
+        model: a slimmable detector, or ordinary detectors by width.
+        imgsz: side of the square picture in pixels, which the detector neither shrinks nor enlarges; the default is
+            the shorter side that the detector resizes images to.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        repeats: timed runs of every width.
+        example: positional arguments of a forward pass, for modules that do not take a list of images.
+
+    Returns:
+        {"imgsz" (pixels, absent with `example`), "device", "threads", "repeats", "widths": {"0.25": {...}, ...}} with
+        - "parameters": number of values in all parameters;
+        - "macs": multiply-adds of a full house, torch's count of floating-point operations halved (the convention of
+          "Slimmable Neural Networks", ICLR 2019: ResNet-50 at 224x224 has 4.1 G): convolutions and matrix products;
+        - "latency_ms": median of `repeats` runs, after a warm one; the widths take turns, so that a load from outside
+          hits all alike; "latency_spread_ms" is the distance between the quartiles;
+        - "memory_mb": weights plus the peak of what torch allocates during a full house, in MiB; the scratch memory
+          of the mathematical libraries is not counted. Absent on devices that cannot tell (mps).
+
+    Raises:
+        ConfigError: the device is not there, or `imgsz` or `repeats` is too small.
+    """
+    if imgsz is not None and imgsz < LEAST_SIDE:
+        raise ConfigError(f"--imgsz {imgsz} is too small; use {LEAST_SIDE} pixels or more")
+    if repeats < 1:
+        raise ConfigError(f"repeats {repeats} must be 1 or more")
+    place = choose_device(device)
+    detectors = _detectors(model, place)
+    report: dict[str, Any] = {"device": place.type, "threads": torch.get_num_threads(), "repeats": repeats}
+    if example is None:
+        imgsz = imgsz or max(_usual_side(detector) for detector in detectors.values())
+        report["imgsz"] = imgsz
+        for detector in detectors.values():
+            _take_size(detector, imgsz)
+        picture = torch.rand(3, imgsz, imgsz, generator=torch.Generator().manual_seed(0))
+        example = ([picture.to(place)],)
+    costs: dict[str, dict[str, Any]] = {width: {} for width in detectors}
+    with torch.no_grad():
+        for width, runs in _latencies(detectors, example, place, repeats).items():
+            low, _, high = quantiles(runs, n=4) if len(runs) > 1 else (runs[0],) * 3
+            costs[width] = {"latency_ms": median(runs), "latency_spread_ms": high - low}
+        for width, detector in detectors.items():
+            costs[width] |= _full_house_costs(detector, example, place)
+    return report | {"widths": costs}
+
+
+def count_macs(module: nn.Module, example: tuple[Any, ...]) -> int:
+    """Multiply-adds of one forward pass: convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*example)
+    return counter.get_total_flops() // 2
+
+
+def _detectors(model: Slimmable | Mapping[float, nn.Module], place: torch.device) -> dict[str, nn.Module]:
+    if isinstance(model, Slimmable):
+        plain = {width: model.extract(width) for width in model.widths}
+    else:
+        plain = {width: copy.deepcopy(model[width]) for width in sorted(model)}
+    return {str(width): detector.to(place).eval() for width, detector in plain.items()}
+
+
+# ------------------------------------------------------------------------------------------------- one fixed picture
+
+
+def _usual_side(detector: nn.Module) -> int:
+    transform: Any = getattr(detector, "transform", None)
+    if transform is None:
+        raise ConfigError(f"{type(detector).__name__} is no torchvision detector; pass an example of its arguments")
+    fixed = getattr(transform, "fixed_size", None)  # SSD's (width, height)
+    return int(max(fixed) if fixed else transform.min_size[-1])
+
+
+def _take_size(detector: nn.Module, side: int) -> None:
+    transform: Any = detector.transform
+    transform.min_size, transform.max_size = (side,), side
+    if getattr(transform, "fixed_size", None):
+        transform.fixed_size = (side, side)
+
+
+def _fill_house(detector: Any) -> None:
+    """Make a two-stage detector keep all the proposals and detections that its settings allow, whatever it sees."""
+    if hasattr(detector, "rpn"):
+        detector.rpn.nms_thresh, detector.rpn.score_thresh, detector.rpn.min_size = 2.0, 0.0, -1.0
+    heads: Any = getattr(detector, "roi_heads", None)
+    # Mask and keypoint heads look at each detection; without them nothing comes after the detections.
+    if heads is not None and any(getattr(heads, f"{kind}_head", None) is not None for kind in ("mask", "keypoint")):
+        heads.postprocess_detections = partial(_proposals_as_detections, heads.detections_per_img)
+
+
+def _proposals_as_detections(
+    limit: int, logits: Tensor, deltas: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Stands in for torchvision's `RoIHeads.postprocess_detections`: boxes [limit, 4], scores and labels [limit]."""
+    boxes = [some.repeat(limit // max(len(some), 1) + 1, 1)[:limit] for some in proposals]
+    return boxes, [some.new_ones(len(some)) for some in boxes], [some.new_ones(len(some)).long() for some in boxes]
+
+
+# ------------------------------------------------------------------------------------------------- the numbers
+
+
+def _latencies(
+    detectors: Mapping[str, nn.Module], example: tuple[Any, ...], place: torch.device, repeats: int
+) -> dict[str, list[float]]:
+    """Milliseconds of every run, by width."""
+    runs: dict[str, list[float]] = {width: [] for width in detectors}
+    for turn in range(repeats + 1):
+        for width, detector in detectors.items():
+            _wait(place)
+            start = time.perf_counter()
+            detector(*example)
+            _wait(place)
+            if turn > 0:  # the first turn warms up
+                runs[width].append((time.perf_counter() - start) * 1e3)
+    return runs
+
+
+def _wait(place: torch.device) -> None:
+    if place.type != "cpu":
+        torch.accelerator.synchronize(place)
+
+
+def _full_house_costs(detector: nn.Module, example: tuple[Any, ...], place: torch.device) -> dict[str, Any]:
+    costs: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in detector.parameters())}
+    weights = sum(_bytes(tensor) for tensor in [*detector.parameters(), *detector.buffers()])
+    _fill_house(detector)
+    costs["macs"] = count_macs(detector, example)
+    if place.type == "cpu":
+        costs["memory_mb"] = (weights + _peak_on_cpu(detector, example)) / MB
+    elif place.type == "cuda":
+        costs["memory_mb"] = (weights + _peak_on_cuda(detector, example, place)) / MB
+    return costs
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _peak_on_cuda(detector: nn.Module, example: tuple[Any, ...], place: torch.device) -> int:
+    torch.cuda.reset_peak_memory_stats(place)
+    before = torch.cuda.memory_allocated(place)
+    detector(*example)
+    return torch.cuda.max_memory_allocated(place) - before
+
+
+def _peak_on_cpu(detector: nn.Module, example: tuple[Any, ...]) -> int:
+    """Peak of the bytes that torch's allocator gives out during one forward pass.
+
+    Not the process's resident set: that never shrinks, is shared by all widths, and holds Python and torch.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's remarks would go to stderr
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorder:
+        detector(*example)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        recorder.export_chrome_trace(str(file))
+        events: Sequence[dict[str, Any]] = json.loads(file.read_bytes())["traceEvents"]
+    changes = [event for event in events if event.get("name") == "[memory]" and event["args"]["Device Type"] == 0]
+    held = peak = 0
+    for event in sorted(changes, key=lambda event: event["ts"]):
+        held += event["args"]["Bytes"]
+        peak = max(peak, held)
+    return peak

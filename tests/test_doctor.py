@@ -1,0 +1,108 @@
+"""The doctor on machines where something is missing, broken, or deadly."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from slimdet import doctor
+from slimdet.doctor import PACKAGES, Package
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of fake modules that the doctor's processes see first."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def examine(name: str, check: str = "") -> dict:
+    return doctor.doctor([Package(name, name, "a test", f"pip install {name}", check)])
+
+
+def test_a_package_that_works(modules: Path) -> None:
+    (modules / "fine.py").write_text("print('a greeting')\n__version__ = '3.2'")
+    findings = examine("fine", "details['devices'] = ['CPU']")
+    assert findings["packages"]["fine"] == {
+        "status": "ok",
+        "version": "3.2",
+        "purpose": "a test",
+        "details": {"devices": ["CPU"]},
+    }
+    assert findings["missing"] == []
+    assert "Nothing is missing" in doctor.text(findings)
+
+
+def test_a_missing_package_comes_with_the_command_that_gets_it(modules: Path) -> None:
+    findings = examine("absent_package")
+    assert findings["packages"]["absent_package"]["status"] == "missing"
+    assert findings["missing"] == [
+        {"what": "absent_package", "why": "not installed", "get": "pip install absent_package"}
+    ]
+    assert "absent_package: not installed; get it with: pip install absent_package" in doctor.text(findings)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("raise RuntimeError('operator torchvision::nms does not exist')", "operator torchvision::nms does not exist"),
+        ("import something_else_that_is_absent", "No module named 'something_else_that_is_absent'"),
+        ("import os; os.kill(os.getpid(), 11)", "crashes (signal 11)"),
+        ("import os; os._exit(0)", "exit code 0"),
+        ("import sys; sys.exit(3)", "exit code 3"),
+        ("this is no python", "SyntaxError"),
+    ],
+)
+def test_a_broken_package_is_a_finding(modules: Path, source: str, problem: str) -> None:
+    (modules / "sick.py").write_text(source)
+    findings = examine("sick")
+    assert findings["packages"]["sick"]["status"] == "broken"
+    assert problem in findings["packages"]["sick"]["problem"]
+    assert findings["missing"][0]["get"] == "pip install --force-reinstall sick"
+    assert problem in doctor.text(findings)
+
+
+def test_a_package_whose_check_fails_is_broken(modules: Path) -> None:
+    (modules / "half.py").write_text("")
+    assert "half" in examine("half", "found.operator()")["missing"][0]["what"]
+
+
+def test_a_package_that_never_answers(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (modules / "slow.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "TIMEOUT", 0.5)
+    assert "took more than" in examine("slow")["packages"]["slow"]["problem"]
+
+
+def test_this_machine() -> None:
+    torchvision = next(package for package in PACKAGES if package.name == "torchvision")
+    findings = doctor.doctor([torchvision])
+    assert findings["packages"]["torchvision"]["details"] == {"operators": True}
+    assert findings["cpu"]["cores"] >= 1
+    json.dumps(findings, allow_nan=False)
+
+
+def test_devices_that_torch_reports() -> None:
+    details: dict = {}
+    exec(doctor.TORCH_CHECK, {"details": details})  # what the doctor's process runs
+    assert details["threads"] == torch.get_num_threads()
+    assert len(details["cuda"]) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
+def test_works_with_the_standard_library_alone(tmp_path: Path) -> None:
+    # -S leaves out site-packages: neither torch nor numpy nor rich are to be had, here or in the doctor's processes.
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    python = str(tmp_path / "python")
+    code = f"import sys; sys.executable = {python!r}; from slimdet.cli import main; sys.exit(main(['doctor']))"
+    source = str(Path(doctor.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], env=os.environ | {"PYTHONPATH": source}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torch, torchvision" in done.stdout
+    assert "pip install 'slimdet[train]'" in done.stdout
+    assert done.stderr == ""
