@@ -7,6 +7,7 @@ extracted from it, holds no class of slimdet. To add a backbone, add an entry to
 import difflib
 import logging
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -58,11 +59,12 @@ def classifier(name: str, weights: str | Path | None = None, norm: str = "batch"
         ConfigError: unknown backbone or norm.
         WeightsError: the weights cannot be had or do not fit; those of the head must be there, too.
     """
-    network, _ = _load(name, weights, norm, whole=True)
+    network = _make(name, norm)
+    _load(name, network, weights, unused=set())
     return network
 
 
-def trunk(name: str, weights: str | Path | None = None, norm: str = "batch") -> tuple[nn.Module, str]:
+def trunk(name: str, weights: str | Path | None = None, norm: str = "batch") -> tuple[nn.Sequential, str]:
     """The part of a backbone that a detector uses, and a line saying which weights it starts from.
 
     Args:
@@ -70,12 +72,21 @@ def trunk(name: str, weights: str | Path | None = None, norm: str = "batch") -> 
         weights: "imagenet" (torchvision's download), a file (.pth, .pt, .safetensors), or None / "none" for random.
         norm: "batch" or "frozen" (torchvision's FrozenBatchNorm2d: statistics and affine part never change).
 
+    Returns:
+        The layers up to the last pyramid level, by their names in the classifier, and the source of their weights.
+
     Raises:
         ConfigError: unknown backbone or norm.
-        WeightsError: the weights cannot be had or do not fit. Layers behind the last pyramid level may be missing.
+        WeightsError: the weights cannot be had or do not fit. Those of layers behind the last level may be missing.
     """
-    network, loaded = _load(name, weights, norm, whole=False)
-    return network.get_submodule(BACKBONES[name].trunk), loaded
+    network, entry = _make(name, norm), BACKBONES[name]
+    layers = OrderedDict(network.get_submodule(entry.trunk).named_children())
+    while next(reversed(layers)) != entry.levels[-1][0]:
+        layers.popitem()
+    cut = nn.Sequential(layers)
+    prefix = f"{entry.trunk}." if entry.trunk else ""
+    unused = network.state_dict().keys() - {prefix + key for key in cut.state_dict()}
+    return cut, _load(name, network, weights, unused)
 
 
 def choose(kind: str, value: object, choices: Iterable[object]) -> None:
@@ -91,24 +102,26 @@ def choose(kind: str, value: object, choices: Iterable[object]) -> None:
 # --- weights -----------------------------------------------------------------------------------------------------
 
 
-def _load(name: str, weights: str | Path | None, norm: str, whole: bool) -> tuple[nn.Module, str]:
+def _make(name: str, norm: str) -> nn.Module:
     choose("backbone", name, BACKBONES)
     choose("backbone norm", norm, NORMS)
-    entry = BACKBONES[name]
-    network = entry.make(NORMS[norm])
+    return BACKBONES[name].make(NORMS[norm])
+
+
+def _load(name: str, network: nn.Module, weights: str | Path | None, unused: set[str]) -> str:
+    """Fill the network, but for the keys `unused`, and return where the weights came from."""
     if weights is None or weights == "none":
-        return network, "none (random start)"
-    state, source = _download(name, entry) if weights == "imagenet" else (read_state_dict(weights), str(weights))
-    unused = set() if whole else _behind_last_level(entry, network)
-    fit(network, entry.translate(state), unused, f"weights {source} do not fit {name}")
+        return "none (random start)"
+    state, source = _download(name) if weights == "imagenet" else (read_state_dict(weights), str(weights))
+    fit(network, BACKBONES[name].translate(state), unused, f"weights {source} do not fit {name}")
     log.info("%s: loaded weights %s", name, source)
-    return network, source
+    return source
 
 
-def _download(name: str, entry: Backbone) -> tuple[dict[str, Tensor], str]:
+def _download(name: str) -> tuple[dict[str, Tensor], str]:
     """torchvision's ImageNet weights, from the cache of torch.hub or over the network."""
     way_out = "give --weights FILE, or --weights none for a random start"
-    if not entry.downloads:
+    if not BACKBONES[name].downloads:
         raise WeightsError(f"torchvision offers no ImageNet weights for {name}; {way_out}")
     # V1 for every backbone: what torchvision's own detectors start from.
     weights = get_model_weights(name)["IMAGENET1K_V1"]
@@ -122,15 +135,6 @@ def _download(name: str, entry: Backbone) -> tuple[dict[str, Tensor], str]:
             f"cannot get torchvision's {weights} for {name} ({first_line(error)}); {way_out}, or put it at {cached}"
         ) from error
     return state, f"torchvision {weights}"
-
-
-def _behind_last_level(entry: Backbone, network: nn.Module) -> set[str]:
-    """Keys that a detector does not use: what comes after the last level (the last convolution, the class head)."""
-    children = [name for name, _ in network.get_submodule(entry.trunk).named_children()]
-    last = children.index(entry.levels[-1][0])
-    prefix = f"{entry.trunk}." if entry.trunk else ""
-    used = tuple(f"{prefix}{child}." for child in children[: last + 1])
-    return {key for key in network.state_dict() if not key.startswith(used)}
 
 
 # --- networks that torchvision does not have ready-made ------------------------------------------------------------

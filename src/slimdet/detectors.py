@@ -69,7 +69,7 @@ NECKS = {
         channels=128,
         anchors=((16, 32), (64, 104), (160, 256)),
         box_features=512,
-        mask_channels=(128, 128),
+        mask_channels=(64, 64),
         proposals={
             "rpn_pre_nms_top_n_train": 500,
             "rpn_post_nms_top_n_train": 300,
@@ -185,9 +185,7 @@ def _assemble(
     imgsz: int | Sequence[int] | None,
 ) -> Any:
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
-        raise ConfigError(
-            f"num_classes {num_classes!r} must be an integer from 2 on: background and at least one class"
-        )
+        raise ConfigError(f"num_classes {num_classes!r} must be an integer of at least 2: background and one class")
     choose("neck", neck, NECKS)
     choose("norm_layer", norm_layer, NORM_LAYERS)
     plan, norms = NECKS[neck], NORM_LAYERS[norm_layer]
