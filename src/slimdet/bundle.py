@@ -17,7 +17,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
-from torch import nn
 
 import slimdet
 from slimdet import architecture
@@ -66,8 +65,8 @@ def save(
     if path.exists() and not (path.is_dir() and ((path / MODEL).exists() or not any(path.iterdir()))):
         raise BundleError(f"{path} exists and is not a bundle; choose another folder")
     description = architecture.describe(model.twin(1.0))
-    names = tuple(classes if classes is not None else _known(model, "classes") or _numbers(description))
-    ids = tuple(category_ids if category_ids is not None else _known(model, "category_ids") or range(1, len(names) + 1))
+    names = tuple(classes if classes is not None else model.classes or _numbers(description))
+    ids = tuple(category_ids if category_ids is not None else model.category_ids or range(1, len(names) + 1))
     if len(names) != len(ids):
         raise BundleError(f"{len(names)} classes but {len(ids)} category ids; give one id for each class")
     tensors = {key: _stored(value, half) for key, value in model.state_dict().items()}
@@ -81,8 +80,8 @@ def save(
         "category_ids": list(ids),
         "widths": list(model.widths),
         "scope": model.scope.name if model.scope in SCOPES.values() else asdict(model.scope),
-        "metrics": dict(metrics if metrics is not None else _known(model, "metrics") or {}),
-        "training": dict(training if training is not None else _known(model, "training_settings") or {}),
+        "metrics": dict(metrics if metrics is not None else model.metrics),
+        "training": dict(training if training is not None else model.training_settings),
         "weights": {"file": WEIGHTS, "sha256": digest, "bytes": len(content)},
     }
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
@@ -111,10 +110,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
     wanted = model.state_dict()
     _check_fit(path, tensors, wanted)
     model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
-    model.classes = tuple(document["classes"])  # pyright: ignore[reportAttributeAccessIssue]
-    model.category_ids = tuple(document["category_ids"])  # pyright: ignore[reportAttributeAccessIssue]
-    model.metrics = document.get("metrics") or {}  # pyright: ignore[reportAttributeAccessIssue]
-    model.training_settings = document.get("training") or {}  # pyright: ignore[reportAttributeAccessIssue]
+    model.classes = tuple(document["classes"])
+    model.category_ids = tuple(document["category_ids"])
+    model.metrics = document.get("metrics") or {}
+    model.training_settings = document.get("training") or {}
     return model.to(device).eval()
 
 
@@ -146,7 +145,14 @@ def _check_document(file: Path, document: Any) -> None:
         raise BundleError(f"{file} is not a slimdet model: it needs {', '.join(_REQUIRED)}")
     if document["format"] != FORMAT:
         raise BundleError(f"{file} has format {document['format']!r}, this slimdet reads {FORMAT}; update slimdet")
-    kinds = {"architecture": dict, "classes": list, "category_ids": list, "widths": list, "scope": (str, dict), "weights": dict}
+    kinds = {
+        "architecture": dict,
+        "classes": list,
+        "category_ids": list,
+        "widths": list,
+        "scope": (str, dict),
+        "weights": dict,
+    }
     for key, kind in kinds.items():
         if not isinstance(document[key], kind):
             raise BundleError(f"{file}: {key} is {document[key]!r}, of a kind that does not belong there")
@@ -160,7 +166,7 @@ def _scope(stored: str | dict[str, Any]) -> str | Scope:
     """The scope as stored: the name of a known one, or the fields of one of the user's own."""
     if isinstance(stored, str):
         return stored
-    return Scope(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+    return Scope(stored["name"], tuple(stored["narrow"]), tuple(stored["keep"]), bool(stored["own_bias"]))
 
 
 def _check_fit(path: Any, given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
@@ -175,10 +181,6 @@ def _check_fit(path: Any, given: Mapping[str, torch.Tensor], wanted: Mapping[str
 def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
     tensor = tensor.detach().cpu().contiguous()
     return tensor.half() if half and tensor.is_floating_point() and tensor.dim() > 1 else tensor
-
-
-def _known(model: nn.Module, name: str) -> Any:
-    return getattr(model, name, None)
 
 
 def _numbers(description: Mapping[str, Any]) -> list[str]:

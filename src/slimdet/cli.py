@@ -1,10 +1,113 @@
 """The command line: one function per verb, no logic. `slimdet.command` turns each into flags, help and exit codes."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
 
 from slimdet.command import Outcome, run
-from slimdet.flags import Count, Device, Model
+from slimdet.flags import (
+    Count,
+    Device,
+    Existing,
+    Fraction,
+    Model,
+    Natural,
+    NonNegative,
+    Positive,
+    Width,
+    WidthOrAll,
+    Widths,
+)
+
+
+def train(
+    *,
+    data: Annotated[Existing | None, "DATA.yaml with train: and val: (not with --resume)"] = None,
+    model: Annotated[Literal["faster_rcnn", "mask_rcnn"], "detector"] = "faster_rcnn",
+    backbone: Annotated[str, "resnet18/34/50/101/152, resnet50_thin, mobilenet_v2 or efficientnet_lite0"] = "resnet50",
+    neck: Annotated[Literal["full", "light"], "feature pyramid; a CPU can train the light one"] = "full",
+    norm: Annotated[Literal["none", "batch", "group"], "norms in pyramid and heads"] = "none",
+    frozen_norms: Annotated[bool, "keep the backbone's norms as they were"] = False,
+    weights: Annotated[str, "start: imagenet, none, a FILE with a backbone, or a BUNDLE to fine-tune"] = "imagenet",
+    widths: Annotated[Widths, "widths to train, 1.0 among them"] = (0.25, 0.5, 0.75, 1.0),
+    scope: Annotated[Literal["detector", "backbone"], "what narrows"] = "detector",
+    sampling: Annotated[Literal["all", "sandwich"], "widths in a step: all, or narrowest, widest, one between"] = "all",
+    distill: Annotated[NonNegative, "weight of what the widest teaches the others; 0 is the paper"] = 0.0,
+    sort: Annotated[bool, "sort the backbone's channels by importance before slimming"] = False,
+    epochs: Annotated[Positive, "passes over the training images"] = 12.0,
+    batch: Annotated[Count, "images in a step"] = 16,
+    lr: Annotated[Positive | None, "peak learning rate (default 0.02 for a batch of 16, scaled to --batch)"] = None,
+    schedule: Annotated[Literal["step", "cosine"], "x 0.1 at 2/3 and 11/12, or a cosine to zero"] = "step",
+    warmup: Annotated[Natural, "steps of linear warm-up"] = 500,
+    weight_decay: Annotated[NonNegative, "L2 penalty"] = 1e-4,
+    clip: Annotated[Positive, "largest norm of the gradient"] = 35.0,
+    ema: Annotated[Fraction, "decay of the average of the weights, as 0.998; 0 is off"] = 0.0,
+    augment: Annotated[Literal["none", "default", "strong"], "flip; strong: scale, colour, crop too"] = "default",
+    imgsz: Annotated[Count | None, "shorter side of images in pixels (default: the neck's)"] = None,
+    bf16: Annotated[bool, "compute in bfloat16"] = False,
+    device: Annotated[Device, "auto, cpu, cuda, cuda:N or mps"] = "auto",
+    seed: Annotated[Natural, "of everything drawn at random"] = 0,
+    workers: Annotated[Natural, "processes that read images"] = 0,
+    save_every: Annotated[Positive, "seconds between checkpoints"] = 300.0,
+    out: Annotated[Path | None, "folder (default runs/train-N)"] = None,
+    resume: Annotated[Existing | None, "folder of an interrupted run to go on with, by its settings"] = None,
+) -> Outcome:
+    """Train one set of weights for many widths.
+
+    Example:
+        slimdet train --data data.yaml --model mask_rcnn --backbone mobilenet_v2 --neck light --weights mobilenet.pth
+    """
+    flags = dict(locals())
+    from slimdet import training
+
+    result = training.resume(resume) if resume else training.train(training.settings_from(flags), out)
+    return Outcome(result, training.view(result))
+
+
+def val(
+    *,
+    model: Annotated[Model, "bundle: a folder, or 'bundled'"],
+    data: Annotated[Existing, "COCO instances JSON, or DATA.yaml, whose val: is taken"],
+    images: Annotated[Existing | None, "folder of the images (not with DATA.yaml)"] = None,
+    width: Annotated[WidthOrAll, "one width, or all"] = None,
+    imgsz: Annotated[Count | None, "shorter side in pixels (default: the model's)"] = None,
+    device: Annotated[Device, "auto, cpu, cuda, cuda:N or mps"] = "auto",
+    workers: Annotated[Natural, "processes that read images"] = 0,
+    out: Annotated[Path | None, "folder (default runs/val-N)"] = None,
+) -> Outcome:
+    """The 12 COCO numbers of every width, with tables and pictures by class.
+
+    Example:
+        slimdet val --model bundled --data annotations/instances_val.json --images images --width all
+    """
+    from slimdet import validation
+
+    result = validation.validate_bundle(model, data, images, width, imgsz, device, out, workers)
+    return Outcome({"run": str(result.run), "widths": result.widths}, validation.view(result))
+
+
+def predict(
+    *sources: Annotated[str, "images, folders or glob patterns"],
+    model: Annotated[Model, "bundle: a folder, or 'bundled'"],
+    width: Annotated[Width, "how wide to run"] = 1.0,
+    conf: Annotated[Fraction, "least score of a detection"] = 0.25,
+    imgsz: Annotated[Count | None, "shorter side in pixels (default: the model's)"] = None,
+    device: Annotated[Device, "auto, cpu, cuda, cuda:N or mps"] = "auto",
+    out: Annotated[Path | None, "folder (default runs/predict-N)"] = None,
+) -> Outcome:
+    """Detect objects in images: drawn pictures and COCO JSON.
+
+    Example:
+        slimdet predict photo.jpg holiday/ --model bundled --width 0.5
+    """
+    from slimdet import prediction
+
+    found = prediction.predict(sources, model, width, conf, imgsz, device, out)
+    seen, broken = len(found.coco["images"]), len(found.broken)
+    text = f"{seen} images, {len(found.coco['annotations'])} detections; pictures and detections.json in {found.run}"
+    mistake = f"{broken} of {seen + broken} files could not be read, see above" if broken else ""
+    return Outcome({"run": str(found.run), **found.coco, "broken": found.broken}, text, mistake)
 
 
 def profile(
@@ -26,6 +129,63 @@ def profile(
     return Outcome(costs, report.cost_table(costs["widths"]))
 
 
+def extract(
+    *,
+    model: Annotated[Model, "bundle to take it from: a folder, or 'bundled'"],
+    width: Annotated[Width, "one of the bundle's widths"],
+    out: Annotated[Path | None, "folder to write, new or empty (default: runs/extract-N)"] = None,
+) -> Outcome:
+    """One width as a plain torchvision detector that needs no slimdet.
+
+    Example:
+        slimdet extract --model bundled --width 0.5 --out half
+    """
+    from slimdet import extraction
+
+    written = extraction.extract(model, width, out)
+    return Outcome(written, extraction.usage(written))
+
+
+def convert(
+    dataset: Annotated[Existing, "folder of a YOLO or VOC data set, or a YOLO data.yaml"],
+    /,
+    *,
+    to: Annotated[Literal["coco"], "what it becomes"] = "coco",
+    out: Annotated[Path | None, "folder to write, new or empty (default: runs/convert-N)"] = None,
+) -> Outcome:
+    """A YOLO or VOC data set as COCO; images stay where they are.
+
+    Example:
+        slimdet convert my_yolo_dataset --to coco --out my_dataset
+    """
+    from slimdet.data.convert import to_coco
+    from slimdet.files import new_run_dir
+
+    written = {name: str(path) for name, path in to_coco(dataset, new_run_dir("convert", out)).items()}
+    return Outcome(written, f"{', '.join(written.values())}\nnext: slimdet check --data {written['data']}")
+
+
+def check(
+    *,
+    data: Annotated[Existing, "DATA.yaml, or with --images a COCO instances JSON"],
+    images: Annotated[Existing | None, "folder of the images of a COCO JSON"] = None,
+) -> Outcome:
+    """Every fault of a data set, by file, id and reason; all images are decoded.
+
+    Example:
+        slimdet check --data my_dataset/data.yaml
+    """
+    from slimdet.data.check import check
+    from slimdet.data.config import DataConfig, Split, read_data_config
+
+    config = DataConfig(None, Split(images, data)) if images else read_data_config(data)
+    splits = [split for split in (config.train, config.val) if split]
+    faults = [fault for split in splits for fault in check(split.annotations, split.images)]
+    document = {"faults": [asdict(fault) | {"id": str(fault.id)} for fault in faults]}
+    mistake = f"{len(faults)} faults in {data}" if faults else ""
+    return Outcome(document, "\n".join(map(str, faults)) or "no faults", mistake)
+
+
 def doctor() -> Outcome:
     """Versions, engines, devices; what is missing and how to get it.
 
@@ -38,7 +198,7 @@ def doctor() -> Outcome:
     return Outcome(findings, doctor.text(findings))
 
 
-VERBS = {verb.__name__: verb for verb in (profile, doctor)}
+VERBS = {verb.__name__: verb for verb in (train, val, predict, profile, extract, convert, check, doctor)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What a training run tells: a progress bar, and on disk settings, metrics as JSON lines and CSV, TensorBoard scalars."""
+"""What a training run tells: a progress bar; on disk settings, metrics as JSON lines and CSV, TensorBoard scalars."""
 
 import csv
 import json
@@ -9,13 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import slimdet
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+import slimdet
 from slimdet.files import atomic_write
 
+SETTINGS = "settings.json"
 EVERY = 10  # steps between two lines on disk
 
 
@@ -27,7 +28,7 @@ class RunLog:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
-        with atomic_write(folder / "settings.json") as temporary:
+        with atomic_write(folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps({"slimdet": slimdet.__version__, **settings}, indent=2) + "\n")
         self.console = Console(stderr=True)
         self.progress = Progress(

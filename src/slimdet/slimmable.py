@@ -9,9 +9,10 @@ Letters: B images, C channels of a layer in the widest detector, w width.
 """
 
 import copy
+import itertools
 import math
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -48,7 +49,7 @@ def parse_widths(widths: Iterable[Any]) -> tuple[float, ...]:
         WidthError: a malformed or repeated width, or 1.0 is missing.
     """
     values = sorted(parse_width(width) for width in widths)
-    for first, second in zip(values, values[1:], strict=False):
+    for first, second in itertools.pairwise(values):
         if first == second:
             raise WidthError(f"width {first} is given twice (widths are rounded to 4 decimals); give each once")
     if not values or values[-1] != 1.0:
@@ -142,7 +143,7 @@ class Sliced(nn.Module):
             del self.__dict__[name]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sliced_class(plain: type[nn.Module]) -> type[Sliced]:
     return cast(type[Sliced], type(f"Sliced{plain.__name__}", (Sliced, plain), {"__module__": __name__}))
 
@@ -165,7 +166,7 @@ def _slice_layer(layer: nn.Module, geometry: Geometry) -> None:
         else:  # [out, in / groups, ...]
             corner = (slice(out), slice(inputs // groups))
         conv.out_channels, conv.in_channels, conv.groups = out, inputs, groups
-    layer.__class__ = _sliced_class(type(layer))
+    layer.__class__ = _sliced_class(type(layer))  # pyright: ignore[reportAttributeAccessIssue]
     sliced = cast(Sliced, layer)
     sliced._corner, sliced._out, sliced._own_bias = corner, out, geometry.own_bias
     if geometry.own_bias:
@@ -245,6 +246,12 @@ class Slimmable(nn.Module):
 
     _widest: nn.Module
     twins: nn.ModuleDict
+    # What a bundle says of its model, set by `slimdet.load`: names of the labels 1..K, their ids in annotations,
+    # numbers measured by width, settings of the training.
+    classes: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+    metrics: Mapping[str, Any] = {}
+    training_settings: Mapping[str, Any] = {}
 
     def __init__(self, detector: nn.Module, scope: Scope) -> None:
         super().__init__()

@@ -20,9 +20,10 @@ from slimdet.tracing import CONVOLUTIONS, NORMS
 
 # Functions and methods that keep channels apart, by name; everything else is taken to mix them.
 _CHANNELWISE = frozenset(
-    "add iadd mul imul sub relu relu_ relu6 hardtanh hardtanh_ hardswish hardsigmoid silu sigmoid gelu leaky_relu "
-    "dropout stochastic_depth interpolate max_pool2d boolean_dispatch avg_pool2d adaptive_avg_pool2d contiguous add_ "
-    "mul_ clone".split()
+    {"add", "add_", "iadd", "sub", "mul", "mul_", "imul", "clone", "contiguous"}
+    | {"relu", "relu_", "relu6", "hardtanh", "hardtanh_", "hardswish", "hardsigmoid", "silu", "sigmoid", "gelu"}
+    | {"leaky_relu", "dropout", "stochastic_depth"}
+    | {"interpolate", "max_pool2d", "boolean_dispatch", "avg_pool2d", "adaptive_avg_pool2d"}
 )
 _CHANNELWISE_MODULES = (
     nn.ReLU,
@@ -114,9 +115,9 @@ def _through(layer: nn.Module, inputs: list[int], groups: _Groups) -> int:
         out = groups.new()
         groups.gives.append((out, layer))
         return out
-    if isinstance(layer, CONVOLUTIONS) and layer.groups == layer.in_channels == layer.out_channels:
-        groups.carries.append((group, layer))
-    elif isinstance(layer, NORMS) and not isinstance(layer, nn.GroupNorm):
+    if (isinstance(layer, CONVOLUTIONS) and layer.groups == layer.in_channels == layer.out_channels) or (
+        isinstance(layer, NORMS) and not isinstance(layer, nn.GroupNorm)
+    ):
         groups.carries.append((group, layer))
     elif not isinstance(layer, _CHANNELWISE_MODULES):
         groups.fixed.append(group)
@@ -158,9 +159,7 @@ def sort_channels(backbone: nn.Module, images: Iterable[Tensor]) -> int:
     return len(orders)
 
 
-def _mean_magnitudes(
-    backbone: nn.Module, layers: list[nn.Module], images: Iterable[Tensor]
-) -> dict[nn.Module, Tensor]:
+def _mean_magnitudes(backbone: nn.Module, layers: list[nn.Module], images: Iterable[Tensor]) -> dict[nn.Module, Tensor]:
     """The mean |input| of each layer, by channel."""
     sums: dict[nn.Module, Tensor] = {}
 

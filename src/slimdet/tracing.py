@@ -9,7 +9,7 @@ Letters: C channels of a layer in the widest detector, w width.
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -83,7 +83,7 @@ class _DryRun:
         self.last = ""
 
     @contextmanager
-    def stand_ins(self, layers: dict[str, nn.Module]) -> Iterator[None]:
+    def stand_ins(self, layers: Mapping[str, nn.Module]) -> Iterator[None]:
         try:
             for name, layer in layers.items():
                 layer.__dict__["forward"] = self._stand_in(name, layer)
@@ -112,7 +112,7 @@ class _DryRun:
         if isinstance(norm, nn.GroupNorm) and received % (norm.num_channels // norm.num_groups):
             raise self._misfit(name, f"{received} channels, not a whole number of groups")
         self._remember(name, Geometry(received, received))
-        source = x.__dict__.pop("source", None)
+        source = vars(x).pop("source", None)
         if source is not None:
             self.normed.add(source)
         return x
@@ -156,7 +156,7 @@ class _DryRun:
 
     def _result(self, name: str, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         result = x.new_full(shape, _FILL)
-        result.__dict__["source"] = name  # read by the norm behind it, if there is one
+        vars(result)["source"] = name  # read by the norm behind it, if there is one
         return result
 
     def _misfit(self, name: str, what: str) -> WidthError:

@@ -6,33 +6,34 @@
 
 import copy
 import itertools
+import json
 import logging
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Group
 from torch import Tensor, nn
-from torchvision.models import detection
 
-from slimdet import architecture, bundle, detectors
+from slimdet import architecture, bundle, detectors, report
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.data.loader import loader
 from slimdet.data.transforms import augmentation
-from slimdet.detections import detect
+from slimdet.detections import check_classes
 from slimdet.devices import choose_device
 from slimdet.distillation import distillation_losses, watch
 from slimdet.errors import ConfigError, DataError, WeightsError
-from slimdet.evaluation import evaluate
 from slimdet.files import atomic_write, new_run_dir
-from slimdet.run_log import RunLog
+from slimdet.run_log import SETTINGS, RunLog
 from slimdet.slimmable import Slimmable, parse_widths, slim
 from slimdet.sorting import sort_channels
+from slimdet.validation import validate
 
 CHECKPOINT = "last.pt"
 
@@ -144,8 +145,8 @@ def accumulate_gradients(
 class Trainer:
     """A model, its optimizer and its place in the schedule; what a checkpoint holds."""
 
-    def __init__(self, model: Slimmable, dataset: CocoDataset, settings: TrainSettings, out: Path) -> None:
-        self.model, self.dataset, self.settings, self.out = model, dataset, settings, out
+    def __init__(self, model: Slimmable, dataset: CocoDataset, settings: TrainSettings) -> None:
+        self.model, self.dataset, self.settings = model, dataset, settings
         self.device = choose_device(settings.device)
         model.to(self.device).train()
         if self.device.type == "cpu":
@@ -164,8 +165,8 @@ class Trainer:
         """The model to keep: the average where there is one."""
         return self.average if self.average is not None else self.model
 
-    def run(self, log: RunLog) -> None:
-        """Train to the end of the schedule, writing a checkpoint every `save_every` seconds and at the end.
+    def run(self, checkpoint: Path, log: RunLog) -> None:
+        """Train to the end of the schedule, writing a checkpoint every `save_every` seconds and whenever it ends.
 
         Raises:
             DataError: a loss is not finite.
@@ -175,10 +176,10 @@ class Trainer:
             for images, targets in self._batches():
                 self._train_step(images, targets, log)
                 if time.monotonic() - saved >= self.settings.save_every:
-                    self.save()
+                    self.save(checkpoint)
                     saved = time.monotonic()
         finally:
-            self.save()
+            self.save(checkpoint)
 
     def _train_step(self, images: list[Tensor], targets: list[dict[str, Tensor]], log: RunLog) -> None:
         settings = self.settings
@@ -219,7 +220,7 @@ class Trainer:
                     [{k: v.to(self.device) for k, v in t.items() if isinstance(v, Tensor)} for t in targets],
                 )
 
-    def save(self) -> None:
+    def save(self, file: Path) -> None:
         """Write the checkpoint, whole or not at all."""
         state = {
             "model": self.model.state_dict(),
@@ -228,7 +229,7 @@ class Trainer:
             "step": self.step,
             "random": torch.get_rng_state(),
         }
-        with atomic_write(self.out / CHECKPOINT) as temporary:
+        with atomic_write(file) as temporary:
             torch.save(state, temporary)
 
     def load(self, file: Path) -> None:
@@ -256,16 +257,18 @@ def _tensors(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def build_model(settings: TrainSettings, dataset: CocoDataset) -> Slimmable:
+def build_model(settings: TrainSettings, dataset: CocoDataset, start: bool = True) -> Slimmable:
     """Build the slimmable detector that the settings ask for, from the weights that they name.
+
+    Without `start` it is the same detector with random weights, for a checkpoint to fill.
 
     Raises:
         WeightsError: weights that cannot be had or that do not fit; never a silent random start.
     """
-    weights = settings.weights
+    weights = settings.weights if start else "none"
     classes = len(dataset.classes) + 1
-    if (Path(weights) / bundle.MODEL).is_file() or weights == "bundled":
-        return fine_tuned(weights, classes, settings)
+    if _is_bundle(settings.weights):
+        return fine_tuned(settings.weights, classes, settings)
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
     make = {"faster_rcnn": detectors.faster_rcnn, "mask_rcnn": detectors.mask_rcnn}[settings.model]
@@ -278,9 +281,13 @@ def build_model(settings: TrainSettings, dataset: CocoDataset) -> Slimmable:
         weights=None if weights == "none" else weights,
         **({} if settings.imgsz is None else {"imgsz": settings.imgsz}),
     )
-    if settings.sort:
+    if settings.sort and start:
         sort_channels(detector.backbone, _sample(detector, dataset))
     return slim(detector, settings.widths, settings.scope)
+
+
+def _is_bundle(weights: str) -> bool:
+    return weights == "bundled" or (Path(weights) / bundle.MODEL).is_file()
 
 
 def _sample(detector: Any, dataset: CocoDataset, count: int = 64, batch: int = 8) -> Iterator[Tensor]:
@@ -317,46 +324,97 @@ def _names(keys: list[str]) -> str:
     return f" ({', '.join(keys)})" if keys else ""
 
 
-def train(settings: TrainSettings, out: str | Path | None = None, resume: str | Path | None = None) -> dict[str, Any]:
+def settings_from(flags: Mapping[str, Any]) -> TrainSettings:
+    """The settings among the command line's flags.
+
+    Raises:
+        ConfigError: no data set is named.
+    """
+    if flags.get("data") is None:
+        raise ConfigError("--data DATA.yaml is missing: it names the images and annotations to train on")
+    known = {key: flags[key] for key in TrainSettings.__dataclass_fields__ if key in flags}
+    norm = None if flags["norm"] == "none" else flags["norm"]
+    return TrainSettings(**known | {"data": str(flags["data"]), "norm": norm})
+
+
+def train(settings: TrainSettings, out: str | Path | None = None) -> dict[str, Any]:
     """Train a model and write `runs/train-N`: settings, metrics, checkpoint and the bundle `model`.
 
     Args:
         settings: what to train and how.
         out: the folder, in place of the next free `runs/train-N`.
-        resume: the folder of an interrupted run, which goes on where it stopped.
 
     Returns:
         {"run": folder, "model": bundle folder, "steps": number, "widths": {"0.25": {"bbox": {"AP": ...}}}}.
+
+    Raises:
+        SlimdetError: settings, data or weights that cannot be used; nothing is written then.
     """
+    trainer, val = _prepare(settings)
+    return _run(trainer, val, new_run_dir("train", out))
+
+
+def resume(folder: str | Path) -> dict[str, Any]:
+    """Go on with an interrupted run, in its folder and with its settings; returns what `train` returns.
+
+    Raises:
+        ConfigError: the folder holds no interrupted run.
+    """
+    folder = Path(folder)
+    try:
+        stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings = TrainSettings(**{key: stored[key] for key in TrainSettings.__dataclass_fields__})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--resume {folder}: no {SETTINGS} of a training run ({error})") from error
+    if not (folder / CHECKPOINT).is_file():
+        raise ConfigError(f"--resume {folder}: there is no {CHECKPOINT}; the run stopped before its first one")
+    trainer, val = _prepare(settings, start=False)
+    trainer.load(folder / CHECKPOINT)
+    return _run(trainer, val, folder)
+
+
+def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, CocoDataset | None]:
     torch.manual_seed(settings.seed)
     data = read_data_config(settings.data)
     if data.train is None:
         raise DataError(f"{settings.data} has no 'train:'")
     masks = settings.model == "mask_rcnn"
-    dataset = CocoDataset(
-        data.train.annotations, data.train.images, augmentation(settings.augment), masks=masks, train=True
-    )
-    folder = Path(resume) if resume else new_run_dir("train", out)
-    model = build_model(settings, dataset)
-    trainer = Trainer(model, dataset, settings, folder)
-    if resume:
-        trainer.load(folder / CHECKPOINT)
-    log = RunLog(folder, asdict(settings))
-    with log:
-        trainer.run(log)
+    transforms = augmentation(settings.augment)
+    dataset = CocoDataset(data.train.annotations, data.train.images, transforms, masks=masks, train=True)
+    if not len(dataset):
+        raise DataError(f"{data.train.annotations} has no images to train on")
+    val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
+    if val is not None:
+        check_classes(dataset.classes, val)
+    return Trainer(build_model(settings, dataset, start), dataset, settings), val
+
+
+def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> dict[str, Any]:
+    settings = trainer.settings
+    with RunLog(folder, asdict(settings)) as log:
+        trainer.run(folder / CHECKPOINT, log)
     kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
     metrics: dict[str, Any] = {}
-    if settings.evaluate and data.val is not None:
-        held_out = CocoDataset(data.val.annotations, data.val.images, masks=masks)
-        for width in kept.widths:
-            found = detect(lambda images, w=width: kept(images, width=w), held_out, trainer.device)
-            metrics[str(width)] = evaluate(held_out.coco, found, ("bbox", "segm") if masks else ("bbox",))
+    if settings.evaluate and val is not None:
+        kept.classes, kept.category_ids = trainer.dataset.classes, trainer.dataset.category_ids
+        metrics = validate(kept, val, kept.widths, settings.device).widths
     path = bundle.save(
         kept,
         folder / "model",
-        classes=dataset.classes,
-        category_ids=dataset.category_ids,
+        classes=trainer.dataset.classes,
+        category_ids=trainer.dataset.category_ids,
         metrics=metrics,
         training=asdict(settings) | {"steps": trainer.step},
     )
     return {"run": str(folder), "model": str(path), "steps": trainer.step, "widths": metrics}
+
+
+def view(result: Mapping[str, Any]) -> Group:
+    """What a finished training shows: its numbers and what to do next."""
+    parts: list[Any] = [report.accuracy_table(result["widths"])] if result["widths"] else []
+    model = result["model"]
+    return Group(
+        *parts,
+        f"{result['steps']} steps; the model is {model}\n\nnext:\n  slimdet predict IMAGE --model {model} --width 0.5\n"
+        f"  slimdet profile --model {model}",
+    )

@@ -1,0 +1,54 @@
+"""Write one width as a plain torchvision detector, for a process that has no slimdet."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from slimdet import __version__, bundle
+from slimdet.files import atomic_folder, new_run_dir
+
+
+def extract(model: str, width: float, out: Path | None) -> dict[str, Any]:
+    """Extract `width` of a bundle into the folder `out`, or `runs/extract-N`.
+
+    Three files: `detector.pt`, the whole torch module (torchvision classes only); `weights.safetensors`, its ordinary
+    state dict; `detector.json`: classes, width, where it came from.
+
+    Returns:
+        {"out", "width", "classes", "parameters", "files"}.
+
+    Raises:
+        BundleError, WidthError: what was given cannot be used.
+        ConfigError: `out` exists and is not empty.
+    """
+    slimmable = bundle.load(model)
+    plain: Any = slimmable.extract(width)
+    folder = new_run_dir("extract", out)
+    parameters = sum(parameter.numel() for parameter in plain.parameters())
+    document = {
+        "width": width,
+        "classes": list(slimmable.classes),
+        "category_ids": list(slimmable.category_ids),
+        "parameters": parameters,
+        "slimdet": __version__,
+    }
+    with atomic_folder(folder) as temporary:
+        torch.save(plain, temporary / "detector.pt")
+        state = {key: value.contiguous() for key, value in plain.state_dict().items()}
+        save_file(state, temporary / "weights.safetensors")
+        (temporary / "detector.json").write_text(json.dumps(document, indent=2) + "\n")
+    files = ["detector.pt", "weights.safetensors", "detector.json"]
+    return {"out": str(folder), **document, "files": files}
+
+
+def usage(written: dict[str, Any]) -> str:
+    """How to run what was extracted, with torch and torchvision alone."""
+    return (
+        f"width {written['width']}, {written['parameters'] / 1e6:.2f} M parameters, in {written['out']}; to run it:\n\n"
+        "  import torch, torchvision\n"
+        f"  detector = torch.load('{written['out']}/detector.pt', weights_only=False).eval()\n"
+        "  found = detector([image])[0]  # image: float tensor [3, H, W] in 0..1"
+    )

@@ -1,0 +1,24 @@
+"""The size that images are resized to inside a detector."""
+
+from typing import Any
+
+from slimdet.errors import ConfigError
+from slimdet.slimmable import Slimmable
+
+
+def set_image_size(model: Slimmable, imgsz: int) -> None:
+    """Resize images to a shorter side of `imgsz` pixels at every width; the longer stays capped in the model's ratio.
+
+    Raises:
+        ConfigError: below 32 pixels, or the detector takes no size.
+    """
+    if imgsz < 32:
+        raise ConfigError(f"--imgsz {imgsz} is too small; use 32 or more")
+    for width in model.widths:
+        transform: Any = getattr(model.twin(width), "transform", None)
+        if transform is None:
+            raise ConfigError(f"{type(model.twin(width)).__name__} resizes no images; leave --imgsz out")
+        if getattr(transform, "fixed_size", None):  # SSD takes squares
+            transform.fixed_size = (imgsz, imgsz)
+        ratio = transform.max_size / transform.min_size[-1]
+        transform.min_size, transform.max_size = (imgsz,), round(imgsz * ratio)

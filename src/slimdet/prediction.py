@@ -1,0 +1,142 @@
+"""Detect objects in images: drawn pictures, COCO JSON, one line per image."""
+
+import glob
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from slimdet import bundle
+from slimdet.detections import to_coco
+from slimdet.devices import choose_device
+from slimdet.drawing import draw
+from slimdet.errors import DataError, ImageError
+from slimdet.files import atomic_write, new_run_dir
+from slimdet.image_size import set_image_size
+from slimdet.images import read_image
+from slimdet.slimmable import Slimmable
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".jp2", ".avif")
+
+
+@dataclass
+class Predictions:
+    """What was found: a COCO document with `annotations` that have scores, and the files that could not be read."""
+
+    run: Path
+    coco: dict[str, Any]
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+def find_images(sources: Sequence[str]) -> list[Path]:
+    """Expand files, folders (searched through) and glob patterns to image files, each once, in order.
+
+    Raises:
+        DataError: a source that is nothing of these, or that has no image in it.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            matches = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        elif path.exists():
+            matches = [path]
+        else:
+            matches = sorted(Path(match) for match in glob.glob(source, recursive=True) if Path(match).is_file())
+        if not matches:
+            what = "no image in this folder" if path.is_dir() else "no such file, folder or pattern"
+            raise DataError(f"{source}: {what}")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def detect_image(model: Slimmable, pixels: Any, width: float, conf: float, device: torch.device) -> dict[str, Tensor]:
+    """Detect objects in one RGB array [H, W, 3]; detections under `conf` are left out."""
+    image = torch.from_numpy(pixels).to(device).permute(2, 0, 1).float().div(255)  # [3, H, W]
+    with torch.inference_mode():
+        result = model([image], width=width)[0]
+    kept = result["scores"] >= conf
+    return {name: value[kept].cpu() for name, value in result.items()}
+
+
+def drawn(pixels: Any, result: dict[str, Tensor], classes: tuple[str, ...]) -> Image.Image:
+    """The image with its boxes, names, scores and masks."""
+    names = [classes[label - 1] for label in result["labels"].tolist()]
+    masks = result["masks"].numpy() if "masks" in result else None
+    return draw(pixels, result["boxes"].numpy(), names, result["scores"].tolist(), masks, classes)
+
+
+def predict(
+    sources: Sequence[str],
+    model: str,
+    width: float = 1.0,
+    conf: float = 0.25,
+    imgsz: int | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+) -> Predictions:
+    """Detect objects in every image and write drawn pictures and `detections.json` to `out` or `runs/predict-N`.
+
+    Broken files are named, counted and skipped.
+
+    Raises:
+        BundleError, WidthError, DataError: what was given cannot be used.
+    """
+    files = find_images(sources)
+    slimmable = bundle.load(model)
+    slimmable.twin(width)
+    if imgsz is not None:
+        set_image_size(slimmable, imgsz)
+    place = choose_device(device)
+    slimmable.to(place)
+    classes, ids = slimmable.classes, slimmable.category_ids
+    folder = new_run_dir("predict", out)
+    coco: dict[str, Any] = {
+        "images": [],
+        "categories": [{"id": id_, "name": name} for id_, name in zip(ids, classes, strict=True)],
+        "annotations": [],
+    }
+    predictions = Predictions(folder, coco)
+    names = _picture_names(files)
+    for number, file in enumerate(files, 1):
+        try:
+            pixels = read_image(file)
+        except ImageError as error:
+            predictions.broken[str(file)] = str(error)
+            print(f"skipped {error}", file=sys.stderr)
+            continue
+        started = time.perf_counter()
+        result = detect_image(slimmable, pixels, width, conf, place)
+        elapsed = 1000 * (time.perf_counter() - started)
+        height, width_px = pixels.shape[:2]
+        coco["images"].append({"id": number, "file_name": str(file), "height": height, "width": width_px})
+        for found in to_coco(result, number, ids):
+            coco["annotations"].append(found | {"id": len(coco["annotations"]) + 1})
+        with atomic_write(folder / next(names)) as temporary:
+            drawn(pixels, result, classes).save(temporary, quality=92)
+        print(f"{file}: {width_px}x{height}, {_counted(result, classes)}, {elapsed:.1f} ms", file=sys.stderr)
+    with atomic_write(folder / "detections.json") as temporary:
+        temporary.write_text(json.dumps(coco, allow_nan=False) + "\n")
+    return predictions
+
+
+def _picture_names(files: Sequence[Path]) -> Iterator[str]:
+    """A free file name for each drawn picture: photographs of one name in two folders get two."""
+    taken: Counter[str] = Counter()
+    for file in files:
+        taken[file.stem] += 1
+        again = f"-{taken[file.stem]}" if taken[file.stem] > 1 else ""
+        yield f"{file.stem}{again}.jpg"
+
+
+def _counted(result: dict[str, Tensor], classes: Sequence[str]) -> str:
+    counts = Counter(classes[label - 1] for label in result["labels"].tolist())
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"
