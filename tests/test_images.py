@@ -1,0 +1,499 @@
+"""Every kind of image decodes to the right RGB; what cannot be decoded whole is a named error."""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from slimdet import images
+from slimdet.errors import ImageError
+from slimdet.images import image_size, read_image
+
+HEIGHT, WIDTH = 24, 32
+_rows, _columns = np.mgrid[:HEIGHT, :WIDTH]
+RGB = np.stack([_columns * 8, _rows * 10, (_rows + _columns) * 4], axis=-1).astype(np.uint8)  # [24, 32, 3]
+GREY = RGB[:, :, 0]
+WHITE = np.array([255, 255, 255], np.uint8)
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *, transparent: bytes = b"") -> bytes:
+    """A PNG written by hand, for kinds that Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    extra = chunk(b"tRNS", transparent) if transparent else b""
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def png_grey16(values: np.ndarray, transparent: bytes = b"") -> bytes:
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return png(values.shape[1], values.shape[0], 16, 0, rows, transparent=transparent)
+
+
+def grey_as_rgb(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_rgb_is_kept_and_contiguous(kind: str) -> None:
+    array = read_image(encode(Image.fromarray(RGB), kind))
+    assert array.dtype == np.uint8
+    assert array.flags.c_contiguous
+    np.testing.assert_array_equal(array, RGB)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "most"), [("JPEG", {"quality": 95}, 6), ("WEBP", {"lossless": True}, 0), ("JPEG2000", {}, 0)]
+)
+def test_other_formats(kind: str, options: dict, most: int) -> None:
+    smooth = Image.fromarray(RGB).resize((64, 48), Image.Resampling.BICUBIC)
+    difference = np.abs(read_image(encode(smooth, kind, **options)).astype(int) - np.asarray(smooth))
+    assert difference.mean() <= most
+
+
+def test_path_text_bytes_image_and_array_agree(tmp_path: Path) -> None:
+    path = tmp_path / "photo with ümlaut.png"
+    Image.fromarray(RGB).save(path)
+    for source in (path, str(path), path.read_bytes(), Image.open(path), RGB):
+        np.testing.assert_array_equal(read_image(source), RGB)
+        assert image_size(source) == (WIDTH, HEIGHT)
+
+
+# --- orientation
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_orientation_is_applied(kind: str, orientation: int) -> None:
+    # Four quarters tell all eight orientations apart. What is stored is turned so that upright comes out.
+    upright = np.zeros((32, 48, 3), np.uint8)
+    upright[:16, :24], upright[:16, 24:], upright[16:, :24] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    undo = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(np.ascontiguousarray(undo[orientation](upright))), kind, exif=exif)
+    array = read_image(data)
+    assert array.shape == upright.shape
+    assert image_size(data) == (48, 32)
+    assert np.abs(array[8:-8:16, 12:-12:24].astype(int) - upright[8:-8:16, 12:-12:24]).max() < 20
+    np.testing.assert_array_equal(read_image(Image.open(io.BytesIO(data))), array)
+
+
+def test_orientation_agrees_with_opencv(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.jpg"
+        Image.fromarray(RGB).save(path, exif=exif, quality=95, subsampling=0)
+        reference = cv2.imread(str(path))[:, :, ::-1]
+        assert np.abs(read_image(path).astype(int) - reference).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_orientation_out_of_range_is_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(RGB), "PNG", exif=exif)), RGB)
+
+
+def test_damaged_exif_does_not_hide_the_pixels() -> None:
+    data = encode(Image.fromarray(RGB), "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    np.testing.assert_array_equal(read_image(data), RGB)
+
+
+# --- kinds of pixels
+
+
+def test_grey() -> None:
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(GREY), "PNG")), grey_as_rgb(GREY))
+
+
+def test_one_bit() -> None:
+    bits = GREY > 100
+    np.testing.assert_array_equal(
+        read_image(encode(Image.fromarray(bits), "PNG")), grey_as_rgb(bits.astype(np.uint8) * 255)
+    )
+
+
+DEEP = (GREY.astype(np.uint16) * 257 - (GREY > 3) * np.uint16(100)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bit_grey_is_scaled(order: str) -> None:
+    expected = grey_as_rgb(np.rint(DEEP / 257).astype(np.uint8))
+    little = Image.fromarray(DEEP)
+    np.testing.assert_array_equal(read_image(png_grey16(DEEP)), expected)
+    np.testing.assert_array_equal(read_image(encode(little, "TIFF")), expected)
+    np.testing.assert_array_equal(read_image(little), expected)
+    np.testing.assert_array_equal(read_image(DEEP.astype(f"{order}u2")), expected)
+    pgm = f"P5 {WIDTH} {HEIGHT} 65535\n".encode() + DEEP.astype(">u2").tobytes()
+    np.testing.assert_array_equal(read_image(pgm), expected)
+
+
+def test_dark_sixteen_bit_stays_dark() -> None:
+    assert read_image(png_grey16(np.full((4, 4), 200, np.uint16))).max() == 1
+
+
+def test_sixteen_bit_rgb() -> None:
+    rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in RGB)
+    np.testing.assert_array_equal(read_image(png(WIDTH, HEIGHT, 16, 2, rows)), RGB)
+
+
+@pytest.mark.parametrize("transparency", [None, 5, bytes([255, 0, 128] + [255] * 253)])
+def test_palette(transparency: int | bytes | None) -> None:
+    indices = (np.arange(HEIGHT * WIDTH) % 7).reshape(HEIGHT, WIDTH).astype(np.uint8)
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+    image = Image.fromarray(indices)
+    image.putpalette(palette.tobytes())
+    options = {} if transparency is None else {"transparency": transparency}
+    alpha = np.full(256, 255)
+    if isinstance(transparency, int):
+        alpha[transparency] = 0
+    elif transparency:
+        alpha[:] = list(transparency)
+    weight = alpha[indices][:, :, None] / 255
+    expected = palette[indices] * weight + 255 * (1 - weight)
+    assert np.abs(read_image(encode(image, "PNG", **options)) - expected).max() <= 1
+
+
+def test_gif_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (read_image(data) == (255, 0, 0)).all()
+
+
+def cmyk_to_rgb(cmyk: np.ndarray) -> np.ndarray:
+    ink = 1 - cmyk.astype(float) / 255
+    return 255 * ink[:, :, :3] * ink[:, :, 3:]
+
+
+def test_cmyk_tiff_and_adobe_jpeg() -> None:
+    smooth = np.stack([_columns * 8, 255 - _columns * 4, _rows * 5, (_rows + _columns) * 2], axis=-1).astype(np.uint8)
+    image = Image.fromarray(smooth, "CMYK")
+    expected = cmyk_to_rgb(smooth)
+    assert np.abs(read_image(encode(image, "TIFF")) - expected).max() <= 1
+    jpeg = encode(image, "JPEG", quality=100)
+    assert b"Adobe" in jpeg[:64]  # stored inverted, as Photoshop does
+    assert np.abs(read_image(jpeg) - expected).mean() <= 2
+
+
+def test_cmyk_jpeg_agrees_with_opencv(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "ink.jpg"
+    Image.fromarray(RGB).convert("CMYK").save(path, quality=100)
+    assert np.abs(read_image(path).astype(int) - cv2.imread(str(path))[:, :, ::-1]).mean() <= 2
+
+
+# --- transparency
+
+
+def test_alpha_is_composited_over_white() -> None:
+    alpha = np.where(_columns < 16, 0, 255).astype(np.uint8)
+    alpha[0] = 128
+    rgba = np.dstack([RGB, alpha])
+    weight = alpha[:, :, None] / 255
+    expected = RGB * weight + 255 * (1 - weight)
+    for source in (rgba, encode(Image.fromarray(rgba), "PNG"), encode(Image.fromarray(rgba), "TIFF")):
+        assert np.abs(read_image(source) - expected).max() <= 1
+
+
+def test_grey_with_alpha() -> None:
+    alpha = np.where(_columns < 16, 0, 255).astype(np.uint8)
+    expected = grey_as_rgb(np.where(alpha, GREY, 255).astype(np.uint8))
+    for source in (np.dstack([GREY, alpha]), encode(Image.fromarray(np.dstack([GREY, alpha])), "PNG")):
+        np.testing.assert_array_equal(read_image(source), expected)
+
+
+def test_premultiplied_alpha() -> None:
+    image = Image.new("RGBA", (2, 1), (10, 20, 30, 0))
+    assert (read_image(image.convert("RGBa")) == 255).all()
+    assert (read_image(image.convert("LA").convert("La")) == 255).all()
+
+
+DEEP_BLUE = b"\x12\x34\x56\x78\x9a\xbc"  # 16 bits a channel
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        # A transparent grey or colour at every bit depth: pixels with it are white, their neighbours are kept.
+        (png(4, 1, 1, 0, b"\0\x50", transparent=b"\0\0"), [255, 255, 255, 255]),
+        (png(4, 1, 2, 0, b"\0\x1b", transparent=b"\0\1"), [0, 255, 170, 255]),
+        (png(4, 1, 4, 0, b"\0\x05\xaf", transparent=b"\0\5"), [0, 255, 170, 255]),
+        (png(4, 1, 8, 0, b"\0\x00\x05\xaa\xff", transparent=b"\0\5"), [0, 255, 170, 255]),
+        (png_grey16(np.array([[0, 1000, 43690, 65535]]), transparent=b"\x03\xe8"), [0, 255, 170, 255]),
+        (png(2, 1, 8, 2, b"\0\x01\x02\x03\x07\x07\x07", transparent=b"\0\1\0\2\0\3"), [255, 7]),
+        (png(2, 1, 16, 2, b"\0" + DEEP_BLUE + b"\x07\x07" * 3, transparent=DEEP_BLUE), [255, 7]),
+    ],
+)  # fmt: skip
+def test_transparent_colour_of_a_png(data: bytes, expected: list[int]) -> None:
+    np.testing.assert_array_equal(read_image(data), grey_as_rgb(np.array([expected], np.uint8)))
+
+
+# --- floats and other arrays
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),  # 0..1
+        ([0.0, 100.0, 255.0], [0, 100, 255]),  # 0..255
+        ([-500.0, 0.0, 500.0], [0, 128, 255]),  # stretched
+        ([1000.0, 1500.0, 2000.0], [0, 128, 255]),
+    ],
+)
+def test_float_tiff(values: list[float], expected: list[int]) -> None:
+    image = Image.fromarray(np.array([values], np.float32))
+    result = read_image(encode(image, "TIFF"))
+    assert np.abs(result.astype(int) - grey_as_rgb(np.array([expected]))).max() <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_float_without_a_meaning_is_refused(value: float) -> None:
+    with pytest.raises(ImageError, match="NaN or infinite"):
+        read_image(encode(Image.fromarray(np.array([[0, value]], np.float32)), "TIFF"))
+    with pytest.raises(ImageError, match="NaN or infinite"):
+        read_image(np.array([[0, value]]))
+
+
+def test_constant_float_does_not_divide_by_zero() -> None:
+    assert read_image(np.full((2, 2), 1e6)).shape == (2, 2, 3)
+
+
+def test_int32_tiff() -> None:
+    image = Image.fromarray(np.array([[0, 30000, 65535]], np.int32))
+    np.testing.assert_array_equal(read_image(encode(image, "TIFF"))[0, :, 0], [0, 117, 255])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.float64, np.int16])
+def test_arrays_of_0_to_255_in_another_type(dtype: type) -> None:
+    np.testing.assert_array_equal(read_image(RGB.astype(dtype)), RGB)
+
+
+def test_array_views() -> None:
+    np.testing.assert_array_equal(read_image(RGB[:, ::-1]), RGB[:, ::-1])
+    assert read_image(RGB[:, :, ::-1]).flags.c_contiguous
+    np.testing.assert_array_equal(read_image(GREY[:, :, None]), grey_as_rgb(GREY))
+    np.testing.assert_array_equal(read_image(GREY > 7), grey_as_rgb((GREY > 7) * np.uint8(255)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [np.zeros((3, 8, 8), np.uint8), np.zeros(5), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4), complex), None, 7, []],
+)
+def test_what_is_no_image_is_refused(source) -> None:
+    with pytest.raises(ImageError):
+        read_image(source)
+
+
+# --- size
+
+
+def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # 144 megapixels in a small file. The rows are compressed one by one: nothing here holds the whole image either.
+    side = 12000
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(side // 8 + 1)) for _ in range(side)) + packer.flush()
+    monkeypatch.setattr(zlib, "compress", lambda data: data)
+    data = png(side, side, 1, 0, rows)
+    assert len(data) < 50_000
+    path = tmp_path / "bomb.png"
+    path.write_bytes(data)
+
+    def decode(*_) -> None:
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(Image.Image, "load", decode)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    for reader in (read_image, image_size):
+        for source in (data, path):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with pytest.raises(ImageError, match=r"12000x12000 is 144 megapixels, over the limit of 50"):
+                    reader(source)
+
+
+def test_a_bomb_that_pillow_refuses_itself_is_named() -> None:
+    data = png(60000, 60000, 1, 0, b"")
+    with pytest.raises(ImageError, match="megapixels"):
+        read_image(data)
+
+
+def test_the_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(Image.fromarray(RGB), "PNG")
+    monkeypatch.setattr(images, "MAX_PIXELS", WIDTH * HEIGHT)
+    assert read_image(data).shape == (HEIGHT, WIDTH, 3)
+    monkeypatch.setattr(images, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    with pytest.raises(ImageError, match="over the limit"):
+        read_image(data)
+    with pytest.raises(ImageError, match="over the limit"):
+        read_image(Image.fromarray(RGB))
+
+
+# --- broken files
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    missing, text, folder = tmp_path / "missing.jpg", tmp_path / "text.jpg", tmp_path / "folder.jpg"
+    text.write_text("not an image")
+    folder.mkdir()
+    for path, reason in ((missing, "no such file"), (text, "not an image of a known kind"), (folder, "cannot be")):
+        with pytest.raises(ImageError, match=reason) as caught:
+            read_image(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ImageError):
+        read_image(b"")
+
+
+def test_postscript_never_reaches_its_interpreter() -> None:
+    data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with pytest.raises(ImageError, match="not an image of a known kind"):
+        read_image(data)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+CUT = {
+    "jpeg": encode(Image.fromarray(NOISE), "JPEG"),
+    "progressive": encode(Image.fromarray(NOISE), "JPEG", progressive=True),
+    "png": encode(Image.fromarray(NOISE), "PNG"),
+    "bmp": encode(Image.fromarray(NOISE), "BMP"),
+    "tiff": encode(Image.fromarray(NOISE), "TIFF"),
+    "deflated tiff": encode(Image.fromarray(NOISE), "TIFF", compression="tiff_adobe_deflate"),
+    "webp": encode(Image.fromarray(NOISE), "WEBP"),
+    "jpeg 2000": encode(Image.fromarray(NOISE), "JPEG2000"),
+    "ppm": encode(Image.fromarray(NOISE), "PPM"),
+}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_a_cut_file_is_refused_or_whole(kind: str) -> None:
+    data = CUT[kind]
+    whole = read_image(data)
+    for length in [*range(0, len(data), len(data) // 23), *range(len(data) - 6, len(data))]:
+        try:
+            array = read_image(data[:length])
+        except ImageError:
+            continue
+        np.testing.assert_array_equal(array, whole)
+
+
+def test_a_jpeg_without_its_end_marker_is_refused() -> None:
+    with pytest.raises(ImageError, match="cut off"):
+        read_image(CUT["jpeg"][:-2])
+
+
+def test_zeros_in_place_of_the_tail_are_noticed() -> None:  # what is left of a broken download
+    data = CUT["jpeg"]
+    with pytest.raises(ImageError):
+        read_image(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 47), (9, 130)])
+def test_a_jpeg_that_ends_early_is_refused(size: tuple[int, int]) -> None:
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8))
+    for options in ({}, {"subsampling": 0}):
+        data = encode(image, "JPEG", **options)
+        assert read_image(data).shape == (*size, 3)
+        start = data.find(b"\xff\xda") + 14
+        for part in (0.2, 0.5, 0.8):
+            cut = start + int((len(data) - start) * part)
+            with pytest.raises(ImageError):
+                read_image(data[:cut] + b"\xff\xd9")
+
+
+def test_flat_jpegs_are_not_taken_for_cut_ones() -> None:
+    for colour in ("white", "black", (128, 128, 128), "red"):
+        for progressive in (False, True):
+            flat = Image.new("RGB", (50, 70), colour)
+            flat.paste(Image.fromarray(NOISE[:20, :20]), (3, 5))
+            assert read_image(encode(flat, "JPEG", progressive=progressive)).shape == (70, 50, 3)
+
+
+def test_data_behind_a_jpeg_is_ignored() -> None:  # motion photographs carry a film there
+    tail = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
+    np.testing.assert_array_equal(read_image(CUT["jpeg"] + tail), read_image(CUT["jpeg"]))
+
+
+def test_the_end_marker_of_a_thumbnail_does_not_count() -> None:
+    thumbnail = encode(Image.fromarray(RGB), "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2 + 6) + b"Exif\0\0" + thumbnail
+    data = CUT["jpeg"][:2] + segment + CUT["jpeg"][2:]
+    np.testing.assert_array_equal(read_image(data), read_image(CUT["jpeg"]))
+    with pytest.raises(ImageError, match="cut off"):
+        read_image(data[:-2])
+
+
+MUTANTS = [
+    *CUT.values(),
+    encode(Image.fromarray(NOISE).quantize(16), "PNG"),
+    encode(Image.fromarray(NOISE), "GIF"),
+    encode(Image.fromarray(NOISE).convert("CMYK"), "JPEG"),
+    png_grey16(NOISE[:, :, 0].astype(np.uint16) * 256),
+]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    data=st.sampled_from(MUTANTS),
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
+    near_the_start=st.booleans(),
+    removed=st.integers(0, 40),
+)
+def test_mutated_files_give_a_valid_array_or_a_named_error(
+    data: bytes, edits: list[tuple[float, int]], near_the_start: bool, removed: int
+) -> None:
+    mutant = bytearray(data)
+    reach = min(len(mutant), 200) if near_the_start else len(mutant)
+    for place, value in edits:
+        mutant[int(place * reach)] = value
+    at = int(edits[0][0] * reach)
+    del mutant[at : at + removed]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = read_image(bytes(mutant))
+            size = image_size(bytes(mutant))
+    except ImageError:
+        return
+    assert array.dtype == np.uint8
+    assert array.shape == (size[1], size[0], 3)
+
+
+def test_import_needs_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, slimdet.images; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
