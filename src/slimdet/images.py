@@ -152,8 +152,9 @@ def _check_filled(image: Image.Image, jpeg: bytes) -> None:
     """
     if not jpeg.startswith(b"\xff\xd8"):
         return
-    width, height = image.size
-    corner = np.asarray(image.crop((max(width - 2, 0), max(height - 2, 0), width, height)))
+    right, bottom = image.width - 1, image.height - 1
+    left, top = max(right - 1, right // 8 * 8), max(bottom - 1, bottom // 8 * 8)  # within the last block of 8x8 pixels
+    corner = np.asarray(image.crop((left, top, right + 1, bottom + 1)))
     if (corner != corner[0, 0]).any():  # not filled: spares nearly all photographs the second decoding
         return
     end = jpeg.find(b"\xff\xd9", _first_scan(jpeg))
