@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from slimdet.seed.boxes import to_inclusive
-from slimdet.seed.commands import load_model
+from slimdet.seed.testing import load_model
 from slimdet.seed.config import read_config
 from slimdet.seed.detector import SeedDetector
 from slimdet.seed.masks import encode

@@ -1,0 +1,84 @@
+"""Which of how many processes this is, for every way the original's commands are started."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+from slimdet.errors import ConfigError
+
+LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+# Environment variables that hold rank, number of processes and rank on this machine; the first set that is there.
+_VARIABLES = {
+    "pytorch": (("RANK", "WORLD_SIZE", "LOCAL_RANK"),),
+    "slurm": (("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),),
+    "mpi": (
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+        ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    ),
+}
+_HOW = {
+    "pytorch": "torchrun --nproc_per_node=N tools/... --launcher pytorch",
+    "slurm": "srun --ntasks=N python tools/... --launcher slurm",
+    "mpi": "mpirun -np N python tools/... --launcher mpi",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among `world`: its rank, and its rank among those on this machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """The accelerator of this process, or the CPU."""
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", self.local % torch.cuda.device_count())
+
+
+def find_place(launcher: str, local_rank: int | None = None, environment: Mapping[str, str] = os.environ) -> Place:
+    """Read from the environment where `launcher` put this process.
+
+    Args:
+        local_rank: what the launcher passed as --local_rank; counts where the environment does not say.
+
+    Raises:
+        ConfigError: the launcher did not start this process.
+    """
+    if launcher == "none":
+        return Place()
+    for names in _VARIABLES[launcher]:
+        if names[0] in environment and names[1] in environment:
+            local = environment.get(names[2], local_rank if local_rank is not None else 0)
+            return Place(int(environment[names[0]]), int(environment[names[1]]), int(local))
+    names = " and ".join(_VARIABLES[launcher][0][:2])
+    raise ConfigError(f"--launcher {launcher} needs {names} in the environment; start it as: {_HOW[launcher]}")
+
+
+def join(place: Place, backend: str = "gloo") -> None:
+    """Connect this process with the others.
+
+    Raises:
+        ConfigError: they cannot be reached.
+    """
+    os.environ.setdefault("MASTER_ADDR", _first_machine())
+    os.environ.setdefault("MASTER_PORT", "29500")
+    try:
+        distributed.init_process_group(backend, rank=place.rank, world_size=place.world)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"cannot join {place.world} processes over {backend}: {str(error).splitlines()[0]}") from None
+
+
+def _first_machine() -> str:
+    machines = os.environ.get("SLURM_JOB_NODELIST")
+    if not machines or os.environ.get("SLURM_NNODES", "1") == "1":
+        return "127.0.0.1"
+    listed = subprocess.run(["scontrol", "show", "hostnames", machines], capture_output=True, text=True, check=True)
+    return listed.stdout.split()[0]

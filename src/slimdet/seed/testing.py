@@ -1,0 +1,181 @@
+"""Run a detector of the original over a data set, at several widths and in several processes."""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from slimdet.errors import ConfigError
+from slimdet.seed import checkpoint
+from slimdet.seed.augmented_test import detect
+from slimdet.seed.boxes import from_inclusive
+from slimdet.seed.config import Config, image_scales, read_config
+from slimdet.seed.dataset import PictureSet, check_classes, read_set
+from slimdet.seed.detector import WIDTHS, SeedDetector, architecture_of, build
+from slimdet.seed.launch import Place, find_place, join
+from slimdet.seed.pipeline import View, read_bgr, views
+from slimdet.seed.prepare import ready
+from slimdet.seed.results import ImageResult, image_result
+from slimdet.slimmable import Slimmable, slim
+
+Results = dict[float, list[ImageResult]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run; plain data, so that it can be sent to other processes.
+
+    Attributes:
+        widths: each of the model's.
+        lenient: take a checkpoint that does not fit wholly.
+        threads: torch's threads for each process; 0 leaves them alone.
+    """
+
+    config: str
+    checkpoint: str
+    widths: tuple[float, ...]
+    lenient: bool = False
+    threads: int = 0
+
+
+def load_model(config: Config, path: str | Path, lenient: bool = False) -> Slimmable:
+    """The model of a config with a checkpoint's weights, in eval mode."""
+    model = slim(build(architecture_of(config)), WIDTHS, "backbone").eval()
+    checkpoint.load(model, path, lenient, warn=_log)
+    return model
+
+
+def number_of_classes(config: Config) -> int:
+    """K, without background; 0 for a region proposal network."""
+    return config.model.bbox_head.num_classes - 1 if config.model.bbox_head else 0
+
+
+def read_test_set(config: Config) -> PictureSet:
+    """The images of `data.test`, checked against the detector.
+
+    Raises:
+        ConfigError: there are none, their categories are not the detector's, or proposals are missing.
+        DataError: they are malformed.
+    """
+    dataset = config.data.test
+    if dataset is None:
+        raise ConfigError("the config has no data.test; add data = dict(..., test=dict(...))")
+    if config.model.type == "FastRCNN" and dataset.proposal_file is None:
+        raise ConfigError("a FastRCNN needs data.test.proposal_file; make one with tools/test.py RPN_CONFIG ... --out")
+    pictures = read_set(dataset)
+    check_classes(pictures, number_of_classes(config), dataset.ann_file)
+    return pictures
+
+
+def run(job: Job, place: Place) -> Results:
+    """Run this process's share of the images: every `place.world`-th, from `place.rank` on."""
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    torch.backends.cudnn.allow_tf32 = False  # the original's digits
+    config = read_config(job.config, warn=lambda message: None)
+    pictures = read_test_set(config)
+    model = load_model(config, job.checkpoint, job.lenient)
+    share = range(place.rank, len(pictures.pictures), place.world)
+    results = {}
+    for width in job.widths:
+        detector = ready(model, width, place.device)
+        found = enumerate(_detect(detector, config, pictures, share), 1)
+        results[width] = []
+        for done, result in found:
+            results[width].append(result)
+            if place.rank == 0 and (done % 50 == 0 or done == len(share)):
+                _log(f"width {width}: {min(done * place.world, len(pictures.pictures))}/{len(pictures.pictures)} images")
+    return results
+
+
+@torch.no_grad()
+def _detect(
+    detector: SeedDetector, config: Config, pictures: PictureSet, share: Sequence[int]
+) -> Iterator[ImageResult]:
+    dataset, classes = config.data.test, number_of_classes(config)
+    device = next(detector.parameters()).device
+    scales, flip = image_scales(dataset.img_scale), dataset.flip_ratio > 0
+
+    def prepare(index: int) -> tuple[int, list[View], tuple[int, int]]:
+        picture = pictures.pictures[index]
+        image = read_bgr(picture.path)
+        seen = views(image, scales, flip, dataset.img_norm_cfg, dataset.size_divisor)
+        return index, seen, picture.size or (image.shape[0], image.shape[1])
+
+    for index, seen, size in _ahead(prepare, share, config.data.workers_per_gpu):
+        seen = [replace(view, batch=view.batch.to(device, memory_format=torch.channels_last)) for view in seen]
+        proposals = None
+        if detector.rpn is None and pictures.proposals is not None:
+            proposals = from_inclusive(torch.from_numpy(pictures.proposals[index][:, :4])).to(device)
+        yield image_result(detect(detector, seen, proposals), classes, size, detector.mask_threshold)
+
+
+def _ahead(prepare: Any, items: Iterable[int], workers: int) -> Iterator[Any]:
+    """prepare(item) for each item in order, some ahead of the one that is waited for; `workers` 0 prepares none ahead."""
+    if workers <= 0:
+        yield from map(prepare, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Any]] = deque()
+        for item in items:
+            waiting.append(pool.submit(prepare, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def run_everywhere(job: Job, launcher: str, processes: int, local_rank: int | None = None) -> Results | None:
+    """Run all images in as many processes as asked; the results in the order of the images.
+
+    Args:
+        launcher: who started this process: "none", or one of `slimdet.seed.launch.LAUNCHERS`, which started all.
+        processes: how many to start where nobody has.
+
+    Returns:
+        The results; None in every process but the first.
+    """
+    if launcher != "none":
+        place = find_place(launcher, local_rank)
+        join(place)
+        shares: list[Any] = [None] * place.world
+        distributed.all_gather_object(shares, _or_error(job, place))
+        distributed.destroy_process_group()
+        for share in shares:
+            if isinstance(share, Exception):
+                raise share
+        return None if place.rank else _interleave(shares)
+    if processes == 1:
+        return run(job, Place())
+    job = replace(job, threads=max(1, (os.cpu_count() or 1) // processes))
+    places = [Place(rank, processes, rank) for rank in range(processes)]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        return _interleave(list(pool.map(run, [job] * processes, places)))
+
+
+def _or_error(job: Job, place: Place) -> Results | Exception:
+    # A process that fails must still answer, or the others would wait for it for ever.
+    try:
+        return run(job, place)
+    except Exception as error:
+        return error
+
+
+def _interleave(shares: Sequence[Results]) -> Results:
+    merged: Results = {}
+    for width in shares[0]:
+        parts = [share[width] for share in shares]
+        merged[width] = [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]
+    return merged
+
+
+def _log(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
