@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,7 +163,7 @@ def test_a_detector_is_pickled_without_a_trace_of_slimdet() -> None:
     assert b"slimdet" not in file.getvalue()
 
 
-def test_weights_end_up_in_the_body_and_are_named(tmp_path: Any) -> None:
+def test_weights_end_up_in_the_body_and_are_named(tmp_path: Path) -> None:
     source = faster_rcnn(3, "resnet18", "light", None).get_submodule("backbone.body").state_dict()
     torch.save(source, tmp_path / "body.pth")
     detector: Any = faster_rcnn(5, "resnet18", "light", tmp_path / "body.pth", "batch")
@@ -170,7 +171,7 @@ def test_weights_end_up_in_the_body_and_are_named(tmp_path: Any) -> None:
     assert all(torch.equal(value, source[key]) for key, value in detector.backbone.body.state_dict().items())
 
 
-def test_there_is_no_silent_random_start(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_silent_random_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
     with torch.device("meta"), pytest.raises(WeightsError, match="--weights none"):
@@ -221,3 +222,14 @@ def test_a_wrong_option_is_an_error_with_the_way_out(options: dict[str, Any], me
 def test_an_architecture_without_classes_is_an_error() -> None:
     with pytest.raises(ConfigError, match="lacks num_classes"):
         build({"builder": "mask_rcnn"})
+
+
+@pytest.mark.parametrize("neck", NECKS)
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "efficientnet_lite0", "resnet18"])
+def test_the_documented_numbers_of_parameters_are_true(backbone: str, neck: str) -> None:
+    document = Path(__file__).parents[1] / "docs" / "detectors.md"
+    row = next(line for line in document.read_text().splitlines() if line.startswith(f"| {backbone} | {neck} |"))
+    with torch.device("meta"):
+        made = [builder(81, backbone, neck, None) for builder in (faster_rcnn, mask_rcnn)]
+    counts = [f"{sum(p.numel() for p in detector.parameters()) / 1e6:.1f} M" for detector in made]
+    assert [cell.strip() for cell in row.split("|")[3:5]] == counts
