@@ -104,7 +104,7 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> tuple[str, dict[str, A
     if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
         options["nargs"] = "+"
     if positional:
-        return parameter.name, options
+        return parameter.name, options if required else options | {"nargs": "?"}
     return "--" + parameter.name.replace("_", "-"), options | {"required": required}
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 120  # seconds for one import: torch from a cold disk takes many
+TIMEOUT = 300  # seconds for one import: torch from a cold disk on a busy machine takes many
 GB = 2**30
 
 # Runs in the child. What is printed last is read; libraries may print before it.
