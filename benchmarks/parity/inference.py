@@ -2,9 +2,9 @@
 
     python benchmarks/parity/inference.py CONFIG CHECKPOINT IMAGE --width_mult 0.5 --img_scale 512 320 --out X.npz
 
-For input, c2..c5, p2..p6, rpn_cls/p2.., rpn_reg/p2..: shape, stats (mean, standard deviation, min, max) and a sample of
-256 values at even distances in the flattened tensor [1, C, H, W]. Then proposals (inclusive boxes and scores at the
-network's scale) and the result at the original scale (inclusive boxes, scores, labels from 0, masks as run-length codes).
+For input, c2..c5, p2..p6, rpn_cls/p2.., rpn_reg/p2..: shape, stats (mean, deviation, min, max) and a sample of 256
+values at even distances in the flattened tensor [1, C, H, W]. Then proposals (inclusive boxes and scores at the
+network's scale) and the result at the original scale (inclusive boxes, scores, labels from 0, run-length codes of masks).
 """
 
 import argparse
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from slimdet.seed.boxes import to_inclusive
-from slimdet.seed.testing import load_model
 from slimdet.seed.config import read_config
 from slimdet.seed.detector import SeedDetector
 from slimdet.seed.masks import encode
 from slimdet.seed.pipeline import read_bgr, views
 from slimdet.seed.prepare import ready
+from slimdet.seed.testing import load_model
 
 Numbers = dict[str, Any]
 

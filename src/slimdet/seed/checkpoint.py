@@ -96,7 +96,9 @@ def read(path: str | Path) -> dict[str, Any]:
     state = content[wrapper] if wrapper else content
     wrong = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if wrong or not state:
-        raise WeightsError(f"{path} has no state dict; its entries are {', '.join(map(str, list(state)[:8])) or 'none'}")
+        raise WeightsError(
+            f"{path} has no state dict; its entries are {', '.join(map(str, list(state)[:8])) or 'none'}"
+        )
     if next(iter(state)).startswith("module."):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     rest = {key: value for key, value in content.items() if key != wrapper} if wrapper else {}

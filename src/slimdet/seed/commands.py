@@ -168,7 +168,13 @@ def coco_eval(result: str, *, ann: str, types: Sequence[str], max_dets: Sequence
             proposals = forms.proposals_of(results or coco_results, image_ids)
             _print_recalls(max_dets, average_recall(objects(coco, image_ids), proposals, max_dets))
         else:
-            _evaluate(kind.replace("keypoint", "keypoints") if kind == "keypoint" else kind, coco, image_ids, results, coco_results)
+            _evaluate(
+                kind.replace("keypoint", "keypoints") if kind == "keypoint" else kind,
+                coco,
+                image_ids,
+                results,
+                coco_results,
+            )
 
 
 def _show(found: Results, pictures: PictureSet) -> None:
@@ -179,7 +185,9 @@ def _show(found: Results, pictures: PictureSet) -> None:
     folder = new_run_dir("show")
     for width, results in found.items():
         for picture, result in zip(pictures.pictures, results, strict=True):
-            by_class = result[0] if isinstance(result, tuple) else [result] if isinstance(result, np.ndarray) else result
+            by_class = (
+                result[0] if isinstance(result, tuple) else [result] if isinstance(result, np.ndarray) else result
+            )
             names = [pictures.classes[k] if len(by_class) > 1 else "" for k, rows in enumerate(by_class) for _ in rows]
             rows = np.concatenate(by_class)
             best = np.where(rows[:, 4] >= 0.3)[0]

@@ -10,6 +10,9 @@ from slimdet.seed.literals import LiteralFile, Section
 from slimdet.seed.schema import CONFIG, KINDS, Field, Table
 
 Warn = Callable[[str], None]
+# Names that the original's configs define for their own use; after an edit nothing may refer to them any more. Other
+# names of a file's own must be referred to: one that is not is taken for a misspelt field.
+HELPERS = ("dataset_type", "data_root", "img_norm_cfg")
 
 
 class Config(dict[str, Any]):
@@ -39,7 +42,7 @@ def read_config(path: str | Path, warn: Warn = print) -> Config:
     for name, value in file.values.items():
         if name in CONFIG:
             given.put(name, value, file.values.lines[name])
-        elif name not in file.used:  # not a helper of the file's own, such as data_root
+        elif name not in file.used and name not in HELPERS:
             raise file.error(file.values.lines[name], f"unknown key {name!r}{did_you_mean(name, CONFIG)}")
     config = _Checker(file, warn).section("", given, CONFIG, 1)
     _check_together(config, file)

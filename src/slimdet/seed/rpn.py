@@ -42,11 +42,13 @@ class RegionProposals(nn.Module):
         self.head = Head(head.in_channels, head.feat_channels, per_cell)
         self.coder = Coder(head.target_means, head.target_stds)
         self.pre_nms_top_n, self.post_nms_top_n, self.max_num = test.nms_pre, test.nms_post, test.max_num
-        self.nms_thresh, self.min_size, self.nms_across_levels = test.nms_thr, test.min_bbox_size, test.nms_across_levels
+        self.nms_thresh, self.min_size, self.nms_across_levels = (
+            test.nms_thr,
+            test.min_bbox_size,
+            test.nms_across_levels,
+        )
 
-    def forward(
-        self, features: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]
-    ) -> list[tuple[Tensor, Tensor]]:
+    def forward(self, features: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
         """Proposals of each image: half-open boxes [N, 4] in pixels of the network's input, scores [N] in 0..1.
 
         Args:

@@ -92,7 +92,9 @@ def run(job: Job, place: Place) -> Results:
         for done, result in found:
             results[width].append(result)
             if place.rank == 0 and (done % 50 == 0 or done == len(share)):
-                _log(f"width {width}: {min(done * place.world, len(pictures.pictures))}/{len(pictures.pictures)} images")
+                _log(
+                    f"width {width}: {min(done * place.world, len(pictures.pictures))}/{len(pictures.pictures)} images"
+                )
     return results
 
 

@@ -1,0 +1,40 @@
+"""A checkpoint becomes a bundle and comes back, every entry unchanged."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import slimdet
+from slimdet.errors import BundleError
+from slimdet.seed import checkpoint
+from slimdet.seed.convert import COCO_CLASSES, to_bundle, to_checkpoint
+
+Small = Callable[[str], tuple[Path, Path]]
+
+
+def test_there_and_back(small: Small, tmp_path: Path) -> None:
+    config, weights = small("mask")
+    bundle = to_bundle(weights, tmp_path / "bundle", config=config)
+    assert to_checkpoint(bundle, tmp_path / "back.pth") == tmp_path / "back.pth"
+    before, after = checkpoint.read(weights), checkpoint.read(tmp_path / "back.pth")
+    assert list(before["state_dict"]) == list(after["state_dict"])
+    assert all(torch.equal(value, after["state_dict"][name]) for name, value in before["state_dict"].items())
+    assert after["meta"] == {"epoch": 3}
+    model = slimdet.load(bundle)
+    assert model.widths == (0.25, 0.5, 0.75, 1.0)
+
+
+def test_other_bundles_have_no_such_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(BundleError):
+        to_checkpoint(tmp_path / "absent", tmp_path / "x.pth")
+
+
+def test_released_files_need_no_config(synthetic: Any, tmp_path: Path) -> None:
+    bundle = to_bundle(synthetic("faster"), tmp_path / "bundle")
+    model: Any = slimdet.load(bundle)
+    assert len(model.classes) == 80
+    assert model.category_ids[-1] == 90
+    assert COCO_CLASSES[90] == model.classes[-1] == "toothbrush"

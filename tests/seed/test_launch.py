@@ -1,0 +1,24 @@
+"""Where a process stands among others, whoever started it."""
+
+import pytest
+
+from slimdet.errors import ConfigError
+from slimdet.seed.launch import Place, find_place
+
+
+def test_places() -> None:
+    assert find_place("none", environment={"RANK": "3", "WORLD_SIZE": "8"}) == Place(0, 1, 0)
+    torchrun = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
+    assert find_place("pytorch", environment=torchrun) == Place(3, 8, 1)
+    assert find_place("pytorch", local_rank=1, environment={"RANK": "3", "WORLD_SIZE": "8"}) == Place(3, 8, 1)
+    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+    assert find_place("slurm", environment=slurm) == Place(5, 8, 1)
+    mpi = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+    assert find_place("mpi", environment=mpi) == Place(1, 2, 1)
+    assert find_place("mpi", environment={"PMI_RANK": "1", "PMI_SIZE": "2"}) == Place(1, 2, 0)
+
+
+@pytest.mark.parametrize(("launcher", "how"), [("pytorch", "torchrun"), ("slurm", "srun"), ("mpi", "mpirun")])
+def test_a_launcher_that_did_not_start_this(launcher: str, how: str) -> None:
+    with pytest.raises(ConfigError, match=how):
+        find_place(launcher, environment={})
