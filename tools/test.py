@@ -3,7 +3,7 @@
 python tools/test.py configs/faster_rcnn_r50_fpn_1x.py CHECKPOINT --eval bbox --width_mult 0.5
 """
 
-from slimdet.seed.commands import EVALUATIONS, Parser, main, test
+from slimdet.seed.commands import EVALUATIONS, Parser, main, run_test
 from slimdet.seed.launch import LAUNCHERS
 
 parser = Parser(description="Run a detector over its config's data.test, at one or several widths.")
@@ -20,4 +20,4 @@ parser.add_argument("--local_rank", "--local-rank", type=int, metavar="N", help=
 parser.add_argument("--lenient", action="store_true", help="load a checkpoint that does not fit as far as it does")
 
 if __name__ == "__main__":
-    main(parser, test)
+    main(parser, run_test)

@@ -4,7 +4,7 @@
 
 For input, c2..c5, p2..p6, rpn_cls/p2.., rpn_reg/p2..: shape, stats (mean, deviation, min, max) and a sample of 256
 values at even distances in the flattened tensor [1, C, H, W]. Then proposals (inclusive boxes and scores at the
-network's scale) and the result at the original scale (inclusive boxes, scores, labels from 0, run-length codes of masks).
+network's scale) and the result at the original scale (inclusive boxes, scores, labels from 0, masks as run lengths).
 """
 
 import argparse

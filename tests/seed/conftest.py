@@ -78,7 +78,8 @@ def units(seed: Path) -> dict[str, np.ndarray]:
 def synthetic(seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """synthetic(kind) -> a checkpoint file of that kind, filled with the reference's synthetic weights."""
     spec = importlib.util.spec_from_file_location("synth_weights", seed / "synth_weights.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     folder = tmp_path_factory.mktemp("synthetic")

@@ -104,7 +104,7 @@ def test_other_files_are_refused(rpn: Any, tmp_path: Path, content: Any) -> None
 @pytest.fixture(scope="module")
 def classifier(rpn: Any) -> dict[str, torch.Tensor]:
     """The backbone as a classification checkpoint: other names, the same order, a classifier behind it."""
-    model, _, state = rpn
+    _, _, state = rpn
     backbone = [(name, value) for name, value in state.items() if name.startswith("backbone.")]
     renamed = {f"features.{i}.{name.rpartition('.')[2]}": value * 2 for i, (name, value) in enumerate(backbone)}
     return {**renamed, "classifier.0.weight": torch.zeros(7, 512), "classifier.0.bias": torch.zeros(7)}

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from slimdet.errors import ConfigError, SlimdetError, WidthError
-from slimdet.seed.commands import coco_eval, parse_widths
-from slimdet.seed.commands import test as run_test
+from slimdet.seed.commands import coco_eval, parse_widths, run_test
 from slimdet.seed.unpickle import unpickle
 
 Small = Callable[[str], tuple[Path, Path]]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from slimdet.seed.commands import test as run_test
+from slimdet.seed.commands import run_test
 from slimdet.seed.config import read_config
 from slimdet.seed.detector import WIDTHS
 from slimdet.seed.pipeline import read_bgr, resize
@@ -94,7 +94,8 @@ def test_features_and_proposals_step_by_step(
     synthetic: Any, reference_config: Any, seed: Path, kind: str, image: str
 ) -> None:
     spec = importlib.util.spec_from_file_location("inference", SCRIPT)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     inference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(inference)
     config = read_config(reference_config(kind))

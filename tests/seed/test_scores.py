@@ -1,7 +1,6 @@
 """The original's numbers, and recalls, against its own on a tiny set."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ def references(seed: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @pytest.fixture(params=["faster-coco-eval", "pycocotools"])
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "pycocotools":
         monkeypatch.setattr(scores, "find_spec", lambda name: None)
-    yield request.param
+    return request.param
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def parse_widths(given: Sequence[str]) -> tuple[float, ...]:
     return widths
 
 
-def test(
+def run_test(
     config: str,
     checkpoint: str,
     *,
@@ -150,7 +150,7 @@ def _with_category(coco: dict[str, Any], coco_results: list[dict]) -> dict[str, 
 
 def _print_recalls(counts: Sequence[int], recalls: Sequence[float]) -> None:
     for count, recall in zip(counts, recalls, strict=True):
-        print(f" AR@{count:<5} = {recall:.4f}")
+        print(f" AR@{count:<5} = {recall:.6f}")
 
 
 def coco_eval(result: str, *, ann: str, types: Sequence[str], max_dets: Sequence[int] = (100, 300, 1000)) -> None:
@@ -162,19 +162,14 @@ def coco_eval(result: str, *, ann: str, types: Sequence[str], max_dets: Sequence
     coco = read_annotations(ann)
     image_ids = list(dict.fromkeys(image["id"] for image in coco["images"]))
     results, coco_results = forms.load(Path(result), image_ids, [category["id"] for category in coco["categories"]])
-    for kind in types:
+    for given in types:
+        kind = "keypoints" if given == "keypoint" else given  # the original's two commands differed in the word
         print(f"{kind}:")
         if kind == "proposal_fast":
             proposals = forms.proposals_of(results or coco_results, image_ids)
             _print_recalls(max_dets, average_recall(objects(coco, image_ids), proposals, max_dets))
         else:
-            _evaluate(
-                kind.replace("keypoint", "keypoints") if kind == "keypoint" else kind,
-                coco,
-                image_ids,
-                results,
-                coco_results,
-            )
+            _evaluate(kind, coco, image_ids, results, coco_results)
 
 
 def _show(found: Results, pictures: PictureSet) -> None:

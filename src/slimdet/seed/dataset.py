@@ -95,7 +95,7 @@ def check_classes(pictures: PictureSet, classes: int, annotations: str) -> None:
     if classes and len(pictures.category_ids) != classes:
         raise ConfigError(
             f"{annotations} has {len(pictures.category_ids)} categories, the detector {classes} classes; a label is a "
-            f"category's place in the file, so list all categories or set num_classes to {len(pictures.category_ids) + 1}"
+            f"category's place in the file: list all categories, or set num_classes to {len(pictures.category_ids) + 1}"
         )
 
 

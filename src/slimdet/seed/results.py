@@ -1,7 +1,7 @@
 """Results in the original's forms, in memory, pickled and as COCO JSON.
 
-For each image: a list of K arrays [n, 5] (inclusive x1, y1, x2, y2, score in original pixels), one per class; with masks
-a pair of that and the run-length codes in the same order; for a region proposal network one array [n, 5].
+For each image: a list of K arrays [n, 5] (inclusive x1, y1, x2, y2, score in original pixels), one per class; with
+masks a pair of that and the run-length codes in the same order; for a region proposal network one array [n, 5].
 """
 
 import json

@@ -114,7 +114,9 @@ class RoIHeads(nn.Module):
 
     def mask_logits(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Mask logits [N, K + 1, M, M] of all images' boxes."""
-        assert self.mask_pool is not None and self.mask_head is not None and self.mask_predictor is not None
+        assert self.mask_pool is not None
+        assert self.mask_head is not None
+        assert self.mask_predictor is not None
         return self.mask_predictor(self.mask_head(self.mask_pool(features, boxes)))
 
 

@@ -121,7 +121,7 @@ def _detect(
 
 
 def _ahead(prepare: Any, items: Iterable[int], workers: int) -> Iterator[Any]:
-    """prepare(item) for each item in order, some ahead of the one that is waited for; `workers` 0 prepares none ahead."""
+    """prepare(item) for each item in order, some of them ahead of time by `workers` threads."""
     if workers <= 0:
         yield from map(prepare, items)
         return

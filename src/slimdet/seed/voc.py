@@ -13,19 +13,9 @@ from slimdet.errors import DataError
 from slimdet.files import atomic_write
 
 CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-) + ("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
 SPLITS = ("train", "val", "trainval")
 Entry = dict[str, Any]
 
