@@ -1,0 +1,102 @@
+"""Batches are a function of the seed, the epoch and nothing else."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from slimdet.data.coco import CocoDataset
+from slimdet.data.loader import loader
+from slimdet.data.transforms import augmentation
+from slimdet.errors import ConfigError, DataError
+
+from .conftest import CocoFiles
+
+
+class Numbers(Dataset):
+    """Item i is an image full of i, and a random number drawn as augmentation would."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict]:
+        return torch.full((3, 2 + index, 4), float(index)), {"image_id": index, "draw": torch.rand(2)}
+
+
+def draws(**options) -> tuple[list[int], list[list[float]]]:
+    batches = list(loader(Numbers(12), 5, **options))
+    targets = [target for _, targets in batches for target in targets]
+    return [target["image_id"] for target in targets], [target["draw"].tolist() for target in targets]
+
+
+def test_batches_are_lists_of_images_of_their_own_size() -> None:
+    images, targets = next(iter(loader(Numbers(12), 5)))
+    assert isinstance(images, list)
+    assert isinstance(targets, list)
+    assert [image.shape for image in images] == [(3, 2 + index, 4) for index in range(5)]
+    assert len(loader(Numbers(12), 5)) == 3
+    assert [len(images) for images, _ in loader(Numbers(12), 5)] == [5, 5, 2]
+
+
+def test_every_item_comes_once() -> None:
+    assert draws()[0] == list(range(12))
+    shuffled = draws(shuffle=True)[0]
+    assert shuffled != list(range(12))
+    assert sorted(shuffled) == list(range(12))
+
+
+def test_the_same_seed_gives_the_same_batches_with_any_number_of_workers() -> None:
+    alone = draws(shuffle=True, seed=3)
+    torch.manual_seed(99)  # what else draws from torch's generator does not matter
+    assert draws(shuffle=True, seed=3) == alone
+    assert draws(shuffle=True, seed=3, workers=2) == alone
+    assert draws(shuffle=True, seed=4)[0] != alone[0]
+    assert draws(shuffle=True, seed=4)[1] != alone[1]
+
+
+def test_no_two_items_draw_the_same() -> None:
+    _, numbers = draws(workers=2)
+    assert len({tuple(pair) for pair in numbers}) == 12
+
+
+def test_epochs_differ_and_can_be_resumed() -> None:
+    data = loader(Numbers(12), 5, shuffle=True, seed=1)
+    epochs = []
+    for epoch in range(3):
+        data.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        epochs.append([target["draw"].tolist() for _, targets in data for target in targets])
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert draws(shuffle=True, seed=1, epoch=2)[1] == epochs[2]
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    list(loader(Numbers(4), 2, shuffle=True, seed=1))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_augmentation_is_the_same_in_workers(files: CocoFiles) -> None:
+    dataset = CocoDataset(files.annotations, files.images, augmentation("strong"), masks=True, train=True)
+    for alone, worked in zip(loader(dataset, 2, seed=2), loader(dataset, 2, seed=2, workers=1), strict=True):
+        for image, other in zip(alone[0], worked[0], strict=True):
+            assert torch.equal(image, other)
+        for target, other in zip(alone[1], worked[1], strict=True):
+            assert torch.equal(target["boxes"], other["boxes"])
+            assert torch.equal(target["masks"], other["masks"])
+
+
+@pytest.mark.parametrize("options", [{"batch": 0}, {"batch": 2.0}, {"workers": -1}, {"seed": -1}, {"epoch": -1}])
+def test_numbers_out_of_range(options: dict) -> None:
+    name, value = next(iter(options.items()))
+    with pytest.raises(ConfigError, match=f"{name} {value} is not a whole number"):
+        loader(Numbers(4), **{"batch": 2, **options})
+
+
+def test_no_images() -> None:
+    with pytest.raises(DataError, match="no images"):
+        loader(Numbers(0), 2)
