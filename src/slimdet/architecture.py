@@ -20,6 +20,8 @@ from slimdet.errors import BundleError
 
 Description = dict[str, Any]
 
+# What every module has, and what our builders add: not settings.
+_NOT_SETTINGS = {*vars(nn.Module()), "architecture", "weights_loaded"}
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -137,7 +139,7 @@ def _plain_values(thing: Any) -> dict[str, Any]:
     return {
         key: value
         for key, value in vars(thing).items()
-        if not key.startswith("_") and key not in ("training", "architecture") and _is_plain(value)
+        if key not in _NOT_SETTINGS and _is_plain(value)
     }
 
 

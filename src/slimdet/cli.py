@@ -15,10 +15,25 @@ from slimdet.flags import (
     Natural,
     NonNegative,
     Positive,
+    Source,
+    Start,
     Width,
     WidthOrAll,
     Widths,
 )
+
+
+def demo(*, out: Annotated[Path | None, "folder (default runs/demo)"] = None) -> Outcome:
+    """The bundled model on the bundled photographs, at every width.
+
+    Example:
+        slimdet demo
+    """
+    from slimdet import demo
+
+    result = demo.demo(out)
+    document = {"run": str(result.run), "widths": result.widths, "found": result.found}
+    return Outcome(document, demo.view(result))
 
 
 def train(
@@ -29,7 +44,7 @@ def train(
     neck: Annotated[Literal["full", "light"], "feature pyramid; a CPU can train the light one"] = "full",
     norm: Annotated[Literal["none", "batch", "group"], "norms in pyramid and heads"] = "none",
     frozen_norms: Annotated[bool, "keep the backbone's norms as they were"] = False,
-    weights: Annotated[str, "start: imagenet, none, a FILE with a backbone, or a BUNDLE to fine-tune"] = "imagenet",
+    weights: Annotated[Start, "start: imagenet, none, a FILE with a backbone, or a BUNDLE to fine-tune"] = "imagenet",
     widths: Annotated[Widths, "widths to train, 1.0 among them"] = (0.25, 0.5, 0.75, 1.0),
     scope: Annotated[Literal["detector", "backbone"], "what narrows"] = "detector",
     sampling: Annotated[Literal["all", "sandwich"], "widths in a step: all, or narrowest, widest, one between"] = "all",
@@ -88,7 +103,7 @@ def val(
 
 
 def predict(
-    *sources: Annotated[str, "images, folders or glob patterns"],
+    *sources: Annotated[Source, "images, folders or glob patterns"],
     model: Annotated[Model, "bundle: a folder, or 'bundled'"],
     width: Annotated[Width, "how wide to run"] = 1.0,
     conf: Annotated[Fraction, "least score of a detection"] = 0.25,
@@ -198,7 +213,7 @@ def doctor() -> Outcome:
     return Outcome(findings, doctor.text(findings))
 
 
-VERBS = {verb.__name__: verb for verb in (train, val, predict, profile, extract, convert, check, doctor)}
+VERBS = {verb.__name__: verb for verb in (demo, train, val, predict, profile, extract, convert, check, doctor)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

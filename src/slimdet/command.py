@@ -18,6 +18,7 @@ Nothing heavy is imported here: `slimdet --help` answers in under 0.1 s.
 import argparse
 import inspect
 import json
+import logging
 import os
 import re
 import sys
@@ -219,6 +220,10 @@ def _tell(message: str) -> None:
 
 def run(verbs: Mapping[str, Callable[..., Outcome]], argv: Sequence[str] | None = None) -> int:
     """Run the verb that `argv` (default: the process's arguments) names and return the exit code."""
+    handler = logging.StreamHandler(sys.stderr)
+    logger = logging.getLogger("slimdet")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         code = _dispatch(verbs, sys.argv[1:] if argv is None else argv)
         print(end="", flush=True)
@@ -247,3 +252,5 @@ def run(verbs: Mapping[str, Callable[..., Outcome]], argv: Sequence[str] | None 
         brief = textwrap.shorten(str(error) or "no message", 300)
         _tell(f"unexpected {type(error).__name__}: {brief} (SLIMDET_DEBUG=1 shows the traceback)")
         return 1
+    finally:
+        logger.removeHandler(handler)

@@ -61,7 +61,7 @@ def find_images(sources: Sequence[str]) -> list[Path]:
 def detect_image(model: Slimmable, pixels: Any, width: float, conf: float, device: torch.device) -> dict[str, Tensor]:
     """Detect objects in one RGB array [H, W, 3]; detections under `conf` are left out."""
     image = torch.from_numpy(pixels).to(device).permute(2, 0, 1).float().div(255)  # [3, H, W]
-    with torch.inference_mode():
+    with torch.no_grad():
         result = model([image], width=width)[0]
     kept = result["scores"] >= conf
     return {name: value[kept].cpu() for name, value in result.items()}

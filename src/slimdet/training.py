@@ -7,7 +7,6 @@
 import copy
 import itertools
 import json
-import logging
 import math
 import random
 import time
@@ -20,7 +19,7 @@ import torch
 from rich.console import Group
 from torch import Tensor, nn
 
-from slimdet import architecture, bundle, detectors, report
+from slimdet import bundle, report
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.data.loader import loader
@@ -28,16 +27,15 @@ from slimdet.data.transforms import augmentation
 from slimdet.detections import check_classes
 from slimdet.devices import choose_device
 from slimdet.distillation import distillation_losses, watch
-from slimdet.errors import ConfigError, DataError, WeightsError
+from slimdet.errors import ConfigError, DataError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.run_log import SETTINGS, RunLog
-from slimdet.slimmable import Slimmable, parse_widths, slim
-from slimdet.sorting import sort_channels
+from slimdet.slimmable import Slimmable, parse_widths
+from slimdet.starting import starting_model
 from slimdet.validation import validate
 
 CHECKPOINT = "last.pt"
-
-logger = logging.getLogger("slimdet")
+SORTING_IMAGES = 64  # enough for an order of channels
 
 
 @dataclass(frozen=True)
@@ -257,73 +255,6 @@ def _tensors(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def build_model(settings: TrainSettings, dataset: CocoDataset, start: bool = True) -> Slimmable:
-    """Build the slimmable detector that the settings ask for, from the weights that they name.
-
-    Without `start` it is the same detector with random weights, for a checkpoint to fill.
-
-    Raises:
-        WeightsError: weights that cannot be had or that do not fit; never a silent random start.
-    """
-    weights = settings.weights if start else "none"
-    classes = len(dataset.classes) + 1
-    if _is_bundle(settings.weights):
-        return fine_tuned(settings.weights, classes, settings)
-    if weights not in ("imagenet", "none") and not Path(weights).is_file():
-        raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
-    make = {"faster_rcnn": detectors.faster_rcnn, "mask_rcnn": detectors.mask_rcnn}[settings.model]
-    detector = make(
-        classes,
-        backbone=settings.backbone,
-        neck=settings.neck,
-        norm_layer=settings.norm,
-        backbone_norm="frozen" if settings.frozen_norms else "batch",
-        weights=None if weights == "none" else weights,
-        **({} if settings.imgsz is None else {"imgsz": settings.imgsz}),
-    )
-    if settings.sort and start:
-        sort_channels(detector.backbone, _sample(detector, dataset))
-    return slim(detector, settings.widths, settings.scope)
-
-
-def _is_bundle(weights: str) -> bool:
-    return weights == "bundled" or (Path(weights) / bundle.MODEL).is_file()
-
-
-def _sample(detector: Any, dataset: CocoDataset, count: int = 64, batch: int = 8) -> Iterator[Tensor]:
-    """Batches of training images, evenly spread, as the backbone receives them."""
-    chosen = range(0, len(dataset), max(1, len(dataset) // count))[:count]
-    for start in range(0, len(chosen), batch):
-        images = [dataset[index][0] for index in chosen[start : start + batch]]
-        yield detector.transform(images)[0].tensors
-
-
-def fine_tuned(path: str, classes: int, settings: TrainSettings) -> Slimmable:
-    """Start from a bundle: its weights, heads for other classes replaced, its norms where the widths agree.
-
-    Raises:
-        BundleError: not a bundle.
-        ConfigError: the bundle's detector is of another kind than the settings ask for.
-    """
-    source = bundle.load(path)
-    description = dict(architecture.describe(source.twin(1.0)))
-    kept_classes = description.get("num_classes")
-    description["num_classes"] = classes
-    model = slim(architecture.build(description), settings.widths, settings.scope)
-    wanted, given = model.state_dict(), source.state_dict()
-    fitting = {key: value for key, value in given.items() if key in wanted and wanted[key].shape == value.shape}
-    dropped = sorted(given.keys() - fitting.keys())
-    model.load_state_dict(wanted | fitting)
-    logger.info("from %s: kept %d tensors, dropped %d%s", path, len(fitting), len(dropped), _names(dropped))
-    if kept_classes != classes:
-        logger.info("the heads are new: %s classes in %s, %s in the data", kept_classes, path, classes)
-    return model
-
-
-def _names(keys: list[str]) -> str:
-    return f" ({', '.join(keys)})" if keys else ""
-
-
 def settings_from(flags: Mapping[str, Any]) -> TrainSettings:
     """The settings among the command line's flags.
 
@@ -386,7 +317,25 @@ def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, Coco
     val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
     if val is not None:
         check_classes(dataset.classes, val)
-    return Trainer(build_model(settings, dataset, start), dataset, settings), val
+    return Trainer(_model(settings, dataset, start), dataset, settings), val
+
+
+def _model(settings: TrainSettings, dataset: CocoDataset, start: bool) -> Slimmable:
+    sample = (dataset[index][0] for index in range(0, len(dataset), math.ceil(len(dataset) / SORTING_IMAGES)))
+    return starting_model(
+        settings.model,
+        dataset.classes,
+        settings.widths,
+        settings.scope,
+        settings.weights,
+        backbone=settings.backbone,
+        neck=settings.neck,
+        norm=settings.norm,
+        frozen_norms=settings.frozen_norms,
+        imgsz=settings.imgsz,
+        sort_by=sample if settings.sort else None,
+        blank=not start,
+    )
 
 
 def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""The model that a training starts from: a pretrained backbone or a bundle; never a silent random start."""
+
+import itertools
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimdet import architecture, bundle, detectors
+from slimdet.errors import ConfigError, WeightsError
+from slimdet.image_size import set_image_size
+from slimdet.slimmable import Slimmable, slim
+from slimdet.sorting import sort_channels
+
+# What belongs to certain classes; the RPN's outputs do not, they tell objects from background.
+_CLASS_LAYERS = re.compile(r"roi_heads\.(box_predictor|mask_predictor\.mask_fcn_logits)\.")
+
+logger = logging.getLogger("slimdet")
+
+
+def starting_model(
+    kind: str,
+    classes: Sequence[str],
+    widths: Sequence[float],
+    scope: str,
+    weights: str,
+    *,
+    backbone: str,
+    neck: str,
+    norm: str | None,
+    frozen_norms: bool,
+    imgsz: int | None,
+    sort_by: Iterable[Tensor] | None = None,
+    blank: bool = False,
+) -> Slimmable:
+    """Build the slimmable detector to train.
+
+    Args:
+        kind: "faster_rcnn" or "mask_rcnn".
+        classes: names of the labels 1..K.
+        widths, scope: as `slimdet.slim` takes them.
+        weights: "imagenet", "none", a file with the backbone's weights, or a bundle, whose detector is taken as it is.
+        backbone, neck, norm, frozen_norms, imgsz: as `slimdet.detectors` takes them.
+        sort_by: images [3, H, W] by which the backbone's channels are sorted before slimming.
+        blank: load nothing: a checkpoint will fill the model.
+
+    Raises:
+        WeightsError: weights that cannot be had or that do not fit.
+        ConfigError: a bundle of another kind of detector.
+    """
+    if weights == "bundled" or (Path(weights) / bundle.MODEL).is_file():
+        return _fine_tuned(kind, weights, classes, widths, scope, imgsz)
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
+    build = {"faster_rcnn": detectors.faster_rcnn, "mask_rcnn": detectors.mask_rcnn}[kind]
+    detector = build(
+        len(classes) + 1,
+        backbone=backbone,
+        neck=neck,
+        norm_layer=norm,
+        backbone_norm="frozen" if frozen_norms else "batch",
+        weights=None if blank else weights,
+        imgsz=imgsz,
+    )
+    if sort_by is not None and not blank:
+        count = sort_channels(detector.backbone, _batches(detector, sort_by))
+        logger.info("sorted the channels of %d groups of layers", count)
+    return slim(detector, widths, scope)
+
+
+def _batches(detector: Any, images: Iterable[Tensor], size: int = 8) -> Iterator[Tensor]:
+    """The images as the backbone receives them."""
+    stream = iter(images)
+    while chunk := list(itertools.islice(stream, size)):
+        yield detector.transform(chunk)[0].tensors
+
+
+def _fine_tuned(
+    kind: str, path: str, classes: Sequence[str], widths: Sequence[float], scope: str, imgsz: int | None
+) -> Slimmable:
+    """A bundle's detector, with new class outputs where the classes differ, and its norms where the widths agree."""
+    source = bundle.load(path)
+    description = architecture.describe(source.twin(1.0))
+    made = description["builder"]
+    if made != kind:
+        raise ConfigError(f"--weights {path} is a {made}, not a {kind}; say --model {made}")
+    detector = architecture.build(description | {"num_classes": len(classes) + 1})
+    given = dict(source.state_dict())
+    if tuple(classes) != source.classes:
+        given = {key: value for key, value in given.items() if not _CLASS_LAYERS.match(key)}
+        logger.info("new heads for %s, in place of %s", _some(classes), _some(source.classes))
+    _fill(detector, given)  # before slimming: widths that the bundle lacks start from the widest's norms
+    model = slim(detector, widths, scope)
+    kept = _fill(model, given)
+    dropped = sorted(source.state_dict().keys() - kept)
+    which = f": {_some(dropped)}" if dropped else ""
+    logger.info("from %s: kept %d tensors, dropped %d%s", path, len(kept), len(dropped), which)
+    if imgsz is not None:
+        set_image_size(model, imgsz)
+    return model
+
+
+def _fill(module: torch.nn.Module, given: dict[str, Tensor]) -> set[str]:
+    """Load the tensors that are of this module's names and shapes; return their names."""
+    own = module.state_dict()
+    fitting = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
+    module.load_state_dict(own | fitting)
+    return set(fitting)
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,233 @@
+"""Training: the step's arithmetic, and a whole small run with its files, its interruption and its errors."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import slimdet
+from scenes import make_scenes
+from scenes_detector import scene_batch, tiny_model
+from slimdet import training
+from slimdet.cli import main
+from slimdet.errors import BundleError, ConfigError, DataError, WeightsError
+from slimdet.training import TrainSettings, accumulate_gradients, average, learning_rate, sampled_widths
+
+
+def small(data: Path, **changes: Any) -> TrainSettings:
+    fixed: dict[str, Any] = {
+        "data": str(data),
+        "backbone": "resnet18",
+        "neck": "light",
+        "norm": "batch",
+        "weights": "none",
+        "widths": (0.5, 1.0),
+        "epochs": 1.0,
+        "batch": 2,
+        "imgsz": 64,
+        "evaluate": False,
+        "device": "cpu",
+    }
+    return TrainSettings(**fixed | changes)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+# ------------------------------------------------------------------------------------------------- arithmetic
+
+
+def test_learning_rate_follows_the_paper() -> None:
+    settings = TrainSettings(data="", batch=16, epochs=12, warmup=500)
+    total = 12 * 1000
+    assert learning_rate(settings, 0, total) == pytest.approx(0.02 / 3)
+    assert learning_rate(settings, 250, total) == pytest.approx(0.02 * (1 - 0.5 * 2 / 3))
+    assert learning_rate(settings, 500, total) == pytest.approx(0.02)
+    assert learning_rate(settings, 7999, total) == pytest.approx(0.02)
+    assert learning_rate(settings, 8000, total) == pytest.approx(0.002)
+    assert learning_rate(settings, 11000, total) == pytest.approx(0.0002)
+    assert TrainSettings(data="", batch=4).peak_lr == pytest.approx(0.005)  # scaled to the batch
+    assert TrainSettings(data="", batch=4, lr=0.3).peak_lr == 0.3
+    cosine = TrainSettings(data="", schedule="cosine", warmup=0)
+    assert learning_rate(cosine, 500, 1000) == pytest.approx(0.01)
+    assert learning_rate(cosine, 999, 1000) < 1e-5
+
+
+def test_widths_of_a_step() -> None:
+    import random
+
+    widths = (0.25, 0.5, 0.75, 1.0)
+    assert sampled_widths(widths, "all", random.Random(0)) == [1.0, 0.75, 0.5, 0.25]
+    drawn = [sampled_widths(widths, "sandwich", random.Random(seed)) for seed in range(20)]
+    assert all(step[0] == 1.0 and step[-1] == 0.25 and len(step) == 3 for step in drawn)
+    assert {step[1] for step in drawn} == {0.5, 0.75}
+    assert sampled_widths((0.5, 1.0), "sandwich", random.Random(0)) == [1.0, 0.5]
+
+
+def test_gradients_of_a_step_are_the_sum_over_the_widths() -> None:
+    model = tiny_model((0.25, 0.5, 1.0)).train()
+    images, targets = scene_batch()
+    summed = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    state = torch.get_rng_state()
+    for width in (1.0, 0.5, 0.25):  # the samplers draw anew at each width
+        model.zero_grad()
+        sum(model(images, targets, width=width).values()).backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                summed[name] += parameter.grad
+    model.zero_grad()
+    torch.set_rng_state(state)
+    losses = accumulate_gradients(model, images, targets, [1.0, 0.5, 0.25])
+    assert list(losses) == [1.0, 0.5, 0.25]
+    assert not any(value.requires_grad for parts in losses.values() for value in parts.values())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        torch.testing.assert_close(parameter.grad, summed[name], rtol=1e-4, atol=1e-6)
+
+
+def test_average_moves_towards_the_model_and_copies_counters() -> None:
+    first, second = tiny_model(), tiny_model()
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.add_(1)
+    counter = "backbone.body.bn1.num_batches_tracked"
+    second.get_buffer(counter).fill_(7)
+    expected = {name: 0.9 * p + 0.1 * second.get_parameter(name) for name, p in first.named_parameters()}
+    average(first, second, 0.9)
+    for name, parameter in first.named_parameters():
+        torch.testing.assert_close(parameter, expected[name])
+    assert first.get_buffer(counter) == 7
+
+
+# ------------------------------------------------------------------------------------------------- whole runs
+
+
+def test_a_run_writes_settings_metrics_checkpoint_and_bundle(scenes: Path, tmp_path: Path) -> None:
+    settings = small(scenes, distill=1.0, sort=True, ema=0.9, bf16=True, schedule="cosine", evaluate=True, epochs=2 / 3)
+    result = training.train(settings, tmp_path / "run")
+    run = tmp_path / "run"
+    assert result["steps"] == 2
+    assert set(result["widths"]) == {"0.5", "1.0"}
+    assert len(result["widths"]["0.5"]["bbox"]) == 12
+    assert json.loads((run / "settings.json").read_text())["distill"] == 1.0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 2
+    assert {"loss/0.5", "loss/1.0", "distill_features/0.5", "lr", "images_per_s"} <= set(rows[-1])
+    assert "distill_features/1.0" not in rows[-1]
+    with (run / "metrics.csv").open(newline="") as handle:
+        table = list(csv.DictReader(handle))
+    assert float(table[-1]["loss/0.5"]) == pytest.approx(rows[-1]["loss/0.5"])
+    assert next((run / "tensorboard").glob("events*")).stat().st_size > 0
+    model = slimdet.load(run / "model")
+    assert model.classes == ("red", "green")
+    assert model.category_ids == (10, 20)
+    assert model.training_settings["steps"] == 2
+    assert model.metrics == result["widths"]
+    found = model([torch.rand(3, 72, 96)], width=0.5)[0]
+    assert set(found) == {"boxes", "labels", "scores"}
+
+
+def test_masks_train_and_validate(scenes: Path, tmp_path: Path) -> None:
+    result = training.train(small(scenes, model="mask_rcnn", epochs=1 / 3, evaluate=True), tmp_path / "run")
+    assert set(result["widths"]["1.0"]) == {"bbox", "segm"}
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small(scenes, ema=0.9, sampling="sandwich", widths=(0.25, 0.5, 0.75, 1.0), epochs=4 / 3)  # 4 steps
+    training.train(settings, tmp_path / "whole")
+    step = training.RunLog.step
+
+    def interrupted(log: Any, number: int, *rest: Any) -> None:
+        step(log, number, *rest)
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.RunLog, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(settings, tmp_path / "parts")
+    assert not (tmp_path / "parts" / "model").exists()
+    assert training.resume(tmp_path / "parts")["steps"] == 4
+    whole, parts = slimdet.load(tmp_path / "whole" / "model"), slimdet.load(tmp_path / "parts" / "model")
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[key], value, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_fine_tuning_on_other_classes_keeps_what_fits(
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training.train(small(scenes, epochs=1 / 3), tmp_path / "first")
+    single = make_scenes(tmp_path / "single", classes=1)
+    caplog.set_level("INFO", "slimdet")
+    settings = small(single, weights=str(tmp_path / "first" / "model"), epochs=1 / 3, lr=1e-9, weight_decay=0.0)
+    training.train(settings, tmp_path / "second")
+    assert "new heads for red, in place of red, green" in caplog.text
+    assert "dropped 4: roi_heads.box_predictor.bbox_pred.bias" in caplog.text
+    before, after = slimdet.load(tmp_path / "first" / "model"), slimdet.load(tmp_path / "second" / "model")
+    assert after.classes == ("red",)
+    key = "backbone.body.layer1.0.conv1.weight"
+    torch.testing.assert_close(before.state_dict()[key], after.state_dict()[key])
+    narrow = "twins.0_5.backbone.body.bn1.weight"
+    torch.testing.assert_close(before.state_dict()[narrow], after.state_dict()[narrow])
+    assert after.state_dict()["roi_heads.box_predictor.cls_score.weight"].shape[0] == 2
+
+
+# ------------------------------------------------------------------------------------------------- errors
+
+
+def test_users_mistakes_are_named(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such file or bundle"):
+        training.train(small(scenes, weights="resnet.pth"), tmp_path / "run")
+    with pytest.raises(ConfigError, match="--sampling 'some' is not one of all, sandwich"):
+        small(scenes, sampling="some")
+    with pytest.raises(slimdet.errors.WidthError, match=r"must contain 1\.0"):
+        small(scenes, widths=(0.5,))
+    with pytest.raises(ConfigError, match="--epochs -1 is below 0"):
+        small(scenes, epochs=-1)
+    with pytest.raises(ConfigError, match=r"--resume .*nowhere"):
+        training.resume(tmp_path / "nowhere")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model.json").write_text("{}")
+    with pytest.raises(BundleError):
+        training.train(small(scenes, weights=str(tmp_path / "broken")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # nothing is written before everything is known to be usable
+
+
+def test_a_diverging_run_stops_with_its_learning_rate(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"lower --lr \(now 1e\+30\)"):
+        training.train(small(scenes, norm=None, lr=1e30, warmup=0, epochs=3), tmp_path / "run")
+
+
+def test_the_command_line_says_how_to_start_without_a_network(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    assert main(["train", "--data", str(scenes), "--backbone", "resnet18", "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "--weights FILE" in error
+    assert "--weights none" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_losses_fall(scenes: Path, tmp_path: Path) -> None:
+    """Two dozen steps on six pictures: every width learns."""
+    settings = small(scenes, epochs=5, batch=2, lr=0.02, warmup=3, augment="none")
+    training.train(settings, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for width in ("0.5", "1.0"):
+        assert rows[-1][f"loss/{width}"] < 0.95 * rows[0][f"loss/{width}"]
+        assert math.isfinite(rows[-1][f"loss/{width}"])
