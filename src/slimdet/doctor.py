@@ -105,7 +105,7 @@ PACKAGES = (
 )
 
 
-def doctor(packages: Sequence[Package] = PACKAGES) -> dict[str, Any]:
+def doctor(packages: Sequence[Package] | None = None) -> dict[str, Any]:
     """Examine this machine; takes as long as importing torch does.
 
     Returns:
@@ -115,6 +115,7 @@ def doctor(packages: Sequence[Package] = PACKAGES) -> dict[str, Any]:
     """
     from slimdet import __version__
 
+    packages = PACKAGES if packages is None else packages
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         found = dict(zip([package.name for package in packages], pool.map(_probe, packages), strict=True))
     return {

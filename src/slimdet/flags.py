@@ -79,8 +79,23 @@ def existing(text: str) -> Path:
     return path
 
 
-def model_name(text: str) -> str:
-    return text if text == "bundled" else str(existing(text))
+def source(text: str) -> str:
+    return text if any(sign in text for sign in "*?[") else str(existing(text))  # a glob pattern is expanded later
+
+
+def existing_or(*words: str) -> Callable[[str], str]:
+    """A parser of a file or folder that exists, or one of the `words` that stand for something else."""
+
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        try:
+            return str(existing(text))
+        except argparse.ArgumentTypeError as error:
+            hint = did_you_mean(text, words)
+            raise argparse.ArgumentTypeError(f"{error}, nor is it {' or '.join(words)}{hint}") from None
+
+    return parse
 
 
 def device_name(text: str) -> str:
@@ -98,5 +113,7 @@ Width = Annotated[float, one_width]
 WidthOrAll = Annotated[float | None, width_or_all]  # None is all
 Widths = Annotated[tuple[float, ...], width_list]
 Existing = Annotated[Path, existing]
-Model = Annotated[str, model_name]  # a bundle's folder, or "bundled"
+Source = Annotated[str, source]  # a file, a folder, or a glob pattern
+Model = Annotated[str, existing_or("bundled")]  # a bundle's folder, or "bundled"
+Start = Annotated[str, existing_or("imagenet", "none")]  # of training: weights, a bundle, or one of these
 Device = Annotated[str, device_name]
