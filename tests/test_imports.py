@@ -22,7 +22,7 @@ LAYERS = {
     "core": "slimmable tracing scopes",
     "results": "evaluation detections ground_truth report drawing",
     "data": "data.* images",
-    "base": "devices flags files errors __init__",
+    "base": "assets.* devices flags files errors __init__",
 }
 ORDER = list(LAYERS)
 
