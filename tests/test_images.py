@@ -106,7 +106,11 @@ def test_orientation_is_applied(kind: str, orientation: int) -> None:
     assert array.shape == upright.shape
     assert image_size(data) == (48, 32)
     assert np.abs(array[8:-8:16, 12:-12:24].astype(int) - upright[8:-8:16, 12:-12:24]).max() < 20
-    np.testing.assert_array_equal(read_image(Image.open(io.BytesIO(data))), array)
+    image = Image.open(io.BytesIO(data))
+    assert image_size(image) == (48, 32)
+    np.testing.assert_array_equal(read_image(image), array)
+    assert image_size(image) == (48, 32)  # once loaded, too
+    np.testing.assert_array_equal(read_image(image), array)
 
 
 def test_orientation_agrees_with_opencv(tmp_path: Path) -> None:

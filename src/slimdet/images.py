@@ -31,7 +31,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000")
 if find_spec("PIL.AvifImagePlugin"):  # Pillow 11.3 and later
     FORMATS = (*FORMATS, "AVIF")
 
-_ORIENTATION = 0x0112
+_WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # TIFF tags
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -78,9 +78,11 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         height, width = _array_to_rgb(source).shape[:2]
         return width, height
     with _opened(source) as (image, _):
-        # Pillow already swaps the sides of a TIFF that is to be turned.
-        turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else (image.width, image.height)
+        if _orientation(image) not in (5, 6, 7, 8):
+            return image.size
+        # Newer versions of Pillow already swap the sides of a TIFF that is to be turned: its tags are as stored.
+        tags = getattr(image, "tag_v2", {})
+        return tags.get(_HEIGHT, image.height), tags.get(_WIDTH, image.width)
 
 
 @contextmanager
