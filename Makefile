@@ -3,7 +3,7 @@
 #   make demo      the bundled detector on the bundled photographs, at every width
 #   make test      the tests, on all cores
 #   make lint      ruff and pyright
-#   make bundled   train and measure again everything that the package ships
+#   make bundled   train and measure again everything that the package ships (DATA=data.yaml WEIGHTS=backbone.pth)
 
 PYTHON ?= python3
 VENV := .venv
@@ -36,7 +36,9 @@ format: $(DEV)
 	$(BIN)/ruff format .
 
 bundled: $(TRAIN)
-	$(BIN)/python tools/bundled.py
+	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { \
+		echo "make bundled DATA=animalpose/data.yaml WEIGHTS=resnet50_thin.pth: see tools/bundled.py" >&2; exit 2; }
+	$(BIN)/python tools/bundled.py --data "$(DATA)" --weights "$(WEIGHTS)"
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis

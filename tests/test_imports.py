@@ -16,7 +16,8 @@ ROOT = Path(slimdet.__file__).parent
 # A new file belongs into the lowest layer that it can live in; `data.*` and `seed.*` stand for whole packages.
 LAYERS = {
     "command line": "__main__ cli command",
-    "verbs": "training validation prediction profiling extraction doctor distillation sorting run_log seed.*",
+    "demo": "demo",
+    "verbs": "training starting validation prediction profiling extraction doctor distillation sorting run_log seed.*",
     "bundle": "bundle architecture image_size",
     "detectors": "detectors backbones weights",
     "core": "slimmable tracing scopes",
