@@ -147,4 +147,5 @@ def test_masks_are_pasted_as_the_original_does(units: dict[str, np.ndarray]) -> 
         cells = logits[place, labels[place] + 1].sigmoid()
         pasted = paste(cells, from_inclusive(boxes[place : place + 1])[0], size) > 0.5
         expected = rle.decode(code).astype(bool)
-        assert (pasted.numpy() & expected).sum() / (pasted.numpy() | expected).sum() > 0.997
+        differing = (pasted.numpy() != expected).sum()
+        assert differing <= 0.003 * (pasted.numpy() | expected).sum()

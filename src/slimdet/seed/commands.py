@@ -17,7 +17,7 @@ from slimdet.seed.dataset import PictureSet, read_annotations
 from slimdet.seed.detector import WIDTHS
 from slimdet.seed.recall import average_recall, objects
 from slimdet.seed.scores import KINDS, score
-from slimdet.seed.testing import Job, Results, number_of_classes, read_test_set, run_everywhere
+from slimdet.seed.testing import Job, Results, number_of_classes, read_split, run_everywhere
 from slimdet.slimmable import parse_width
 
 EVALUATIONS = (*KINDS, "proposal_fast")
@@ -89,7 +89,7 @@ def run_test(
     if launcher != "none" and processes > 1:
         raise ConfigError(f"--gpus and --proc_per_gpu start processes, and so does --launcher {launcher}; use one")
     settings = read_config(config, warn=_warn)
-    pictures = read_test_set(settings)  # and its mistakes are found before anything is computed
+    pictures = read_split(settings)  # and its mistakes are found before anything is computed
     _check_evaluations(eval, settings.model)
     if gpus > 1 and torch.cuda.device_count() < gpus:
         _warn(f"warning: --gpus {gpus}, but there are {torch.cuda.device_count()}; {processes} processes share what is")

@@ -22,7 +22,10 @@ class SharedLayers(nn.Module):
     def __init__(self, inputs: int, channels: int, layers: int) -> None:
         super().__init__()
         for number, (into, out) in enumerate(pairwise([inputs] + [channels] * layers), 6):
-            self.add_module(f"fc{number}", nn.Linear(into, out))
+            layer = nn.Linear(into, out)
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+            self.add_module(f"fc{number}", layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, channels]."""
@@ -53,6 +56,10 @@ class RoIHeads(nn.Module):
         self.box_predictor = FastRCNNPredictor(features, box.num_classes)
         if self.agnostic:
             self.box_predictor.bbox_pred = nn.Linear(features, 4)
+        nn.init.normal_(self.box_predictor.cls_score.weight, std=0.01)
+        nn.init.normal_(self.box_predictor.bbox_pred.weight, std=0.001)
+        nn.init.zeros_(self.box_predictor.cls_score.bias)
+        nn.init.zeros_(self.box_predictor.bbox_pred.bias)
         self.mask_pool, self.mask_head, self.mask_predictor = None, None, None
         if model.mask_head is not None:
             mask = model.mask_head

@@ -58,18 +58,18 @@ def number_of_classes(config: Config) -> int:
     return config.model.bbox_head.num_classes - 1 if config.model.bbox_head else 0
 
 
-def read_test_set(config: Config) -> PictureSet:
-    """The images of `data.test`, checked against the detector.
+def read_split(config: Config, split: str = "test") -> PictureSet:
+    """The images of `data.test` (or `train` or `val`), checked against the detector.
 
     Raises:
         ConfigError: there are none, their categories are not the detector's, or proposals are missing.
         DataError: they are malformed.
     """
-    dataset = config.data.test
+    dataset = config.data[split]
     if dataset is None:
-        raise ConfigError("the config has no data.test; add data = dict(..., test=dict(...))")
+        raise ConfigError(f"the config has no data.{split}; add data = dict(..., {split}=dict(...))")
     if config.model.type == "FastRCNN" and dataset.proposal_file is None:
-        raise ConfigError("a FastRCNN needs data.test.proposal_file; make one with tools/test.py RPN_CONFIG ... --out")
+        raise ConfigError(f"a FastRCNN needs data.{split}.proposal_file; tools/test.py RPN_CONFIG ... --out makes one")
     pictures = read_set(dataset)
     check_classes(pictures, number_of_classes(config), dataset.ann_file)
     return pictures
@@ -81,13 +81,25 @@ def run(job: Job, place: Place) -> Results:
         torch.set_num_threads(job.threads)
     torch.backends.cudnn.allow_tf32 = False  # the original's digits
     config = read_config(job.config, warn=lambda message: None)
-    pictures = read_test_set(config)
+    pictures = read_split(config)
     model = load_model(config, job.checkpoint, job.lenient)
+    return run_model(model, job.widths, config, config.data.test, pictures, place)
+
+
+def run_model(
+    model: Slimmable,
+    widths: Sequence[float],
+    config: Config,
+    dataset: Config,
+    pictures: PictureSet,
+    place: Place,
+) -> Results:
+    """Run this process's share of the images of a config's `data.test` or `data.val`."""
     share = range(place.rank, len(pictures.pictures), place.world)
     results = {}
-    for width in job.widths:
+    for width in widths:
         detector = ready(model, width, place.device)
-        found = enumerate(_detect(detector, config, pictures, share), 1)
+        found = enumerate(_detect(detector, config, dataset, pictures, share), 1)
         results[width] = []
         for done, result in found:
             results[width].append(result)
@@ -100,9 +112,9 @@ def run(job: Job, place: Place) -> Results:
 
 @torch.no_grad()
 def _detect(
-    detector: SeedDetector, config: Config, pictures: PictureSet, share: Sequence[int]
+    detector: SeedDetector, config: Config, dataset: Config, pictures: PictureSet, share: Sequence[int]
 ) -> Iterator[ImageResult]:
-    dataset, classes = config.data.test, number_of_classes(config)
+    classes = number_of_classes(config)
     device = next(detector.parameters()).device
     scales, flip = image_scales(dataset.img_scale), dataset.flip_ratio > 0
 
@@ -112,7 +124,7 @@ def _detect(
         seen = views(image, scales, flip, dataset.img_norm_cfg, dataset.size_divisor)
         return index, seen, picture.size or (image.shape[0], image.shape[1])
 
-    for index, seen, size in _ahead(prepare, share, config.data.workers_per_gpu):
+    for index, seen, size in ahead(prepare, share, config.data.workers_per_gpu):
         seen = [replace(view, batch=view.batch.to(device, memory_format=torch.channels_last)) for view in seen]
         proposals = None
         if detector.rpn is None and pictures.proposals is not None:
@@ -120,7 +132,7 @@ def _detect(
         yield image_result(detect(detector, seen, proposals), classes, size, detector.mask_threshold)
 
 
-def _ahead(prepare: Any, items: Iterable[int], workers: int) -> Iterator[Any]:
+def ahead(prepare: Any, items: Iterable[int], workers: int) -> Iterator[Any]:
     """prepare(item) for each item in order, some of them ahead of time by `workers` threads."""
     if workers <= 0:
         yield from map(prepare, items)
@@ -154,13 +166,13 @@ def run_everywhere(job: Job, launcher: str, processes: int, local_rank: int | No
         for share in shares:
             if isinstance(share, Exception):
                 raise share
-        return None if place.rank else _interleave(shares)
+        return None if place.rank else interleave(shares)
     if processes == 1:
         return run(job, Place())
     job = replace(job, threads=max(1, (os.cpu_count() or 1) // processes))
     places = [Place(rank, processes, rank) for rank in range(processes)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return _interleave(list(pool.map(run, [job] * processes, places)))
+        return interleave(list(pool.map(run, [job] * processes, places)))
 
 
 def _or_error(job: Job, place: Place) -> Results | Exception:
@@ -171,7 +183,7 @@ def _or_error(job: Job, place: Place) -> Results | Exception:
         return error
 
 
-def _interleave(shares: Sequence[Results]) -> Results:
+def interleave(shares: Sequence[Results]) -> Results:
     merged: Results = {}
     for width in shares[0]:
         parts = [share[width] for share in shares]

@@ -1,0 +1,263 @@
+"""The original's training: all widths on the same batch, gradients summed, one step."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import distributed, nn
+
+from slimdet.errors import ConfigError, WeightsError
+from slimdet.seed import checkpoint, results
+from slimdet.seed.config import Config, image_scales
+from slimdet.seed.dataset import PictureSet
+from slimdet.seed.detector import WIDTHS, SeedDetector, architecture_of, build
+from slimdet.seed.freezing import freeze
+from slimdet.seed.launch import Place
+from slimdet.seed.losses import losses
+from slimdet.seed.recall import average_recall, objects
+from slimdet.seed.schedule import batches, chance, draw_scale, learning_rate
+from slimdet.seed.scores import score
+from slimdet.seed.testing import interleave, number_of_classes, read_split, run_model
+from slimdet.seed.train_data import collate, load, objects_of
+from slimdet.slimmable import slim
+
+CLASSIFIER = Path("logs/s_resnet50_0.25_0.5_0.75_1.0.pt")  # where the original looked for its S-ResNet-50
+
+
+@dataclass
+class Progress:
+    """How far a training is: whole epochs and iterations that are done."""
+
+    epoch: int = 0
+    iteration: int = 0
+
+
+class Trainer:
+    """Trains the detector of a config.
+
+    Args:
+        work_dir: where checkpoints and logs go.
+        text: the config file's text, which checkpoints carry.
+        place: this process among all.
+        shares: the parts of each batch that this process computes; by default its own. One process that computes the
+            shares of several does what several would.
+        world: the number of shares.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        work_dir: Path,
+        text: str = "",
+        seed: int = 0,
+        place: Place | None = None,
+        shares: Sequence[int] | None = None,
+        world: int | None = None,
+    ) -> None:
+        self.config, self.work_dir, self.text, self.seed = config, work_dir, text, seed
+        self.place = place or Place()
+        self.shares, self.world = shares or (self.place.rank,), world or self.place.world
+        self.pictures = read_split(config, "train")
+        self.objects = objects_of(self.pictures)
+        annotated = {annotation["image_id"] for annotation in self.pictures.coco["annotations"]}
+        self.usable = [
+            index
+            for index, picture in enumerate(self.pictures.pictures)
+            if picture.id in annotated and (picture.size is None or min(picture.size) >= 32)
+        ]
+        if not self.usable:
+            raise ConfigError(f"{config.data.train.ann_file} has no image of 32 pixels and more with an annotation")
+        torch.manual_seed(seed)  # the same start in every process
+        self.model = slim(build(architecture_of(config)), WIDTHS, "backbone").to(self.place.device)
+        freeze(self.model, config.model.backbone)
+        rule = {key: value for key, value in config.optimizer.items() if key != "type"}
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(self.parameters, **rule)
+        self.progress = Progress()
+
+    def start(self, warn: Callable[[str], None]) -> None:
+        """Load what the training starts from: work_dir/latest.pth, or else resume_from, load_from or the classification
+        weights."""
+        latest = self.work_dir / "latest.pth"
+        resume = latest if latest.exists() else self.config.resume_from
+        if resume:
+            self.resume(Path(resume))
+            warn(f"resumed from {resume}: {self.progress.epoch} epochs are done")
+        elif self.config.load_from:
+            checkpoint.load(self.model, self.config.load_from)
+        elif self.config.model.pretrained is not None:
+            given = Path(self.config.model.pretrained)
+            file = given if given.is_file() else CLASSIFIER
+            if not file.is_file():
+                raise WeightsError(
+                    f"the S-ResNet-50 start {file} is missing; put it there or set model.pretrained to its path or None"
+                )
+            checkpoint.load_classifier(self.model, file)
+
+    def resume(self, path: Path) -> None:
+        """Take weights, optimizer state and progress from a checkpoint that `save` wrote.
+
+        Raises:
+            WeightsError: it does not fit, or holds no optimizer state of this training.
+        """
+        rest = checkpoint.load(self.model, path)
+        meta = rest.get("meta") or {}
+        try:
+            self.optimizer.load_state_dict(rest["optimizer"])
+            self.progress = Progress(int(meta["epoch"]), int(meta["iter"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise WeightsError(
+                f"{path} cannot be resumed from ({' '.join(str(error).split())}); set load_from to take its weights"
+            ) from None
+
+    def gradients(self, epoch: int, iteration: int, share: int, images: Sequence[int]) -> dict[float, dict[str, float]]:
+        """Add one share's gradients, summed over the widths; return {width: losses}."""
+        draw = chance(self.seed, epoch, iteration, share)
+        dataset = self.config.data.train
+        scales, items = image_scales(dataset.img_scale), []
+        for index in images:
+            scale, mirrored = draw_scale(scales, draw), draw.random_sample() < dataset.flip_ratio
+            own = self.objects[self.pictures.pictures[index].id]
+            items.append(load(self.pictures, index, own, dataset, scale, mirrored))
+        batch, targets = collate(items)
+        device = self.place.device
+        batch, targets = batch.to(device), [target.to(device) for target in targets]
+        found = {}
+        for width in self.model.widths:
+            detector = cast(SeedDetector, self.model.twin(width))
+            values = losses(detector, batch, targets, self.config.train_cfg, draw)
+            values["loss"].backward()
+            found[width] = {name: value.item() for name, value in values.items()}
+        return found
+
+    def step(self, epoch: int, iteration: int, images: Sequence[Sequence[int]]) -> dict[float, dict[str, float]]:
+        """One iteration on the shares' images; return the last share's losses at each width."""
+        self.optimizer.zero_grad(set_to_none=True)
+        found: dict[float, dict[str, float]] = {}
+        for share in self.shares:
+            found = self.gradients(epoch, iteration, share, images[share])
+        average(self.parameters, self.world, across=self.place.world > 1)
+        clip = (self.config.optimizer_config or {}).get("grad_clip")
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, clip.max_norm, clip.norm_type)
+        rate = learning_rate(self.config.optimizer.lr, self.config.lr_config, epoch, self.progress.iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.progress.iteration += 1
+        return found
+
+    def train(self, validate: bool, tell: Callable[[str], None]) -> None:
+        """Train to the config's last epoch; save after each, and measure every width where `validate` says so."""
+        wide = [self._wide(index) for index in self.usable]
+        every = (self.config.checkpoint_config or {}).get("interval", 1)
+        log = Log(self.work_dir, self.config, tell) if self.place.rank == 0 else None
+        while self.progress.epoch < self.config.total_epochs:
+            epoch = self.progress.epoch
+            plan = batches(wide, self.config.data.imgs_per_gpu, self.world, self.seed, epoch)
+            for number, images in enumerate(plan):
+                shares = [[self.usable[i] for i in share] for share in images]
+                found = self.step(epoch, number, shares)
+                if log and ((number + 1) % log.interval == 0 or number + 1 == len(plan)):
+                    log.iteration(epoch, number + 1, len(plan), self.optimizer.param_groups[0]["lr"], found)
+            self.progress.epoch += 1
+            if self.place.rank == 0 and (self.progress.epoch % every == 0 or epoch + 1 == self.config.total_epochs):
+                self.save()
+            if validate:
+                numbers = self.validate()
+                if log and numbers:
+                    log.validation(epoch, numbers)
+
+    def _wide(self, index: int) -> bool:
+        size = self.pictures.pictures[index].size
+        return size is not None and size[1] > size[0]
+
+    def save(self) -> Path:
+        """Write epoch_N.pth, and latest.pth as a link to it."""
+        path = self.work_dir / f"epoch_{self.progress.epoch}.pth"
+        meta = {"epoch": self.progress.epoch, "iter": self.progress.iteration, "time": time.asctime()}
+        meta |= {"mmdet_version": "0.0.0", "config": self.text}
+        checkpoint.write(path, self.model, meta, optimizer=self.optimizer.state_dict())
+        link = self.work_dir / ".latest.pth"
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.name)
+        link.replace(self.work_dir / "latest.pth")
+        return path
+
+    def validate(self) -> dict[float, dict[str, float]]:
+        """COCO's first number per evaluation (recalls for proposals) on data.val at every width; {} but in rank 0."""
+        pictures = read_split(self.config, "val")
+        found = run_model(self.model, self.model.widths, self.config, self.config.data.val, pictures, self.place)
+        freeze(self.model, self.config.model.backbone)
+        if self.place.world > 1:
+            gathered: list[Any] = [None] * self.place.world
+            distributed.all_gather_object(gathered, found)
+            found = interleave(gathered)
+        if self.place.rank:
+            return {}
+        return {width: self._numbers(pictures, found[width]) for width in self.model.widths}
+
+    def _numbers(self, pictures: PictureSet, found: Sequence[Any]) -> dict[str, float]:
+        ids = pictures.image_ids
+        if not number_of_classes(self.config):
+            recalls = average_recall(objects(pictures.coco, ids), found)
+            return dict(zip(("AR@100", "AR@300", "AR@1000"), recalls, strict=True))
+        kinds = ("bbox", "segm") if self.config.model.mask_head else ("bbox",)
+        given = results.to_coco(found, ids, pictures.category_ids)
+        return {f"{kind}_mAP": score(pictures.coco, given, kind).values[0] for kind in kinds}
+
+
+def average(parameters: Sequence[nn.Parameter], world: int, across: bool) -> None:
+    """Divide gradients by the number of shares, after adding those of the other processes.
+
+    All are sent as one list. A parameter without a gradient counts as zero, since another process may have one (a batch
+    without objects has no mask gradient).
+    """
+    if world == 1:
+        return
+    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    flat = torch.cat([grad.flatten() for grad in grads])
+    if across:
+        distributed.all_reduce(flat)
+    flat /= world
+    for parameter, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = grad.view_as(parameter).clone()
+
+
+class Log:
+    """Lines for people and, in work_dir/TIME.log.json, for programs."""
+
+    def __init__(self, work_dir: Path, config: Config, tell: Callable[[str], None]) -> None:
+        self.interval = (config.log_config or {}).get("interval", 50)
+        stamp = time.strftime("%Y%m%d_%H%M%S")
+        self.text, self.json = work_dir / f"{stamp}.log", work_dir / f"{stamp}.log.json"
+        self.tell, self.since = tell, time.perf_counter()
+
+    def iteration(
+        self, epoch: int, number: int, of: int, rate: float, found: Mapping[float, Mapping[str, float]]
+    ) -> None:
+        took = (time.perf_counter() - self.since) / self.interval
+        self.since = time.perf_counter()
+        shown = ", ".join(f"{width}: {values['loss']:.4f}" for width, values in found.items())
+        self._write(
+            f"Epoch [{epoch + 1}][{number}/{of}] lr: {rate:.5f}, time: {took:.3f}, loss at {shown}",
+            {"mode": "train", "epoch": epoch + 1, "iter": number, "lr": rate, "time": took, "widths": found},
+        )
+
+    def validation(self, epoch: int, numbers: Mapping[float, Mapping[str, float]]) -> None:
+        for width, values in numbers.items():
+            shown = ", ".join(f"{name}: {value:.4f}" for name, value in values.items())
+            self._write(
+                f"Epoch(val) [{epoch + 1}] width {width}: {shown}",
+                {"mode": "val", "epoch": epoch + 1, "width": width, **values},
+            )
+
+    def _write(self, line: str, entry: Mapping[str, Any]) -> None:
+        self.tell(line)
+        with self.text.open("a") as text, self.json.open("a") as file:
+            text.write(line + "\n")
+            file.write(json.dumps(entry) + "\n")
