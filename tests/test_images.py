@@ -493,11 +493,3 @@ def test_mutated_files_give_a_valid_array_or_a_named_error(
         return
     assert array.dtype == np.uint8
     assert array.shape == (size[1], size[0], 3)
-
-
-def test_import_needs_no_torch() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, slimdet.images; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from slimdet.data.coco import CocoDataset
 from slimdet.data.loader import loader
 from slimdet.data.transforms import augmentation
-from slimdet.errors import ConfigError, DataError
+from slimdet.errors import ConfigError, DataError, ImageError
 
 from .conftest import CocoFiles
 
@@ -88,6 +88,16 @@ def test_augmentation_is_the_same_in_workers(files: CocoFiles) -> None:
         for target, other in zip(alone[1], worked[1], strict=True):
             assert torch.equal(target["boxes"], other["boxes"])
             assert torch.equal(target["masks"], other["masks"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_one_line_from_workers_too(files: CocoFiles, workers: int) -> None:
+    path = files.images / "7.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ImageError) as caught:
+        list(loader(CocoDataset(files.annotations, files.images), 2, workers=workers))
+    assert str(caught.value).startswith(f"{path}: cannot be decoded")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [{"batch": 0}, {"batch": 2.0}, {"workers": -1}, {"seed": -1}, {"epoch": -1}])

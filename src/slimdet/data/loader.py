@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from slimdet.errors import ConfigError, DataError
+from slimdet.errors import ConfigError, DataError, SlimdetError
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 
@@ -45,7 +45,7 @@ def loader(
     size = len(dataset)  # type: ignore[arg-type]
     if size == 0:
         raise DataError("the data set has no images")
-    return DataLoader(
+    return _Loader(
         _Seeded(dataset),
         batch_size=batch,
         sampler=EpochSampler(size, shuffle, seed, epoch),
@@ -78,6 +78,17 @@ class EpochSampler(Sampler[Any]):
         seeds = random.integers(2**62, size=self.size)
         order = random.permutation(self.size) if self.shuffle else np.arange(self.size)
         return ((int(index), int(seeds[index])) for index in order)
+
+
+class _Loader(DataLoader[Any]):
+    """Says what was wrong with the data in one line, from workers too: they send a traceback as the message."""
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from super().__iter__()
+        except SlimdetError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise type(error)(last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from None
 
 
 class _Seeded(Dataset[Any]):
