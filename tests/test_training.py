@@ -139,7 +139,7 @@ def test_masks_train_and_validate(scenes: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = small(scenes, ema=0.9, sampling="sandwich", widths=(0.25, 0.5, 0.75, 1.0), epochs=4 / 3)  # 4 steps
     training.train(settings, tmp_path / "whole")
@@ -155,6 +155,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
         with pytest.raises(KeyboardInterrupt):
             training.train(settings, tmp_path / "parts")
     assert not (tmp_path / "parts" / "model").exists()
+    assert f"--resume {tmp_path / 'parts'}" in capsys.readouterr().err
     assert training.resume(tmp_path / "parts")["steps"] == 4
     whole, parts = slimdet.load(tmp_path / "whole" / "model"), slimdet.load(tmp_path / "parts" / "model")
     for key, value in whole.state_dict().items():
@@ -221,6 +222,15 @@ def test_the_command_line_says_how_to_start_without_a_network(
     assert "--weights FILE" in error
     assert "--weights none" in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_a_damaged_checkpoint_is_named(scenes: Path, tmp_path: Path, damage: bytes | None) -> None:
+    training.train(small(scenes, epochs=1 / 3), tmp_path / "run")
+    file = tmp_path / "run" / "last.pt"
+    file.write_bytes(file.read_bytes()[:5000] if damage is None else damage)
+    with pytest.raises(ConfigError, match=r"last\.pt cannot be gone on with"):
+        training.resume(tmp_path / "run")
 
 
 def test_losses_fall(scenes: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ CARD = """\
 Faster R-CNN on a thin ResNet-50 (`resnet50_thin`), light neck, scope "detector", widths {widths}: one file of weights
 ({megabytes:.1f} MB, matrices in 16 bits), `weights.safetensors`, described by `model.json`.
 
-**Research use.** Trained on the Animal-Pose data set (Cao et al., ICCV 2019: 3,874 photographs, part of them from PASCAL
+**Research use.** Trained on the Animal-Pose data set (Cao et al., ICCV 2019: 3,874 photographs, many from PASCAL
 VOC), for which no licence is stated; the backbone started from Yahoo's open_nsfw weights (ImageNet pre-training,
 BSD-2-Clause). These weights are not covered by the licence of the code.
 

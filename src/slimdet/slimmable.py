@@ -281,8 +281,10 @@ class Slimmable(nn.Module):
             return self._widest
         key = width_key(value)
         if key not in self.twins:
-            known = ", ".join(map(str, self.widths))
-            raise WidthError(f"width {value} is not one of {known}; add it with 'slimdet calibrate --width {value}'")
+            known, more = ", ".join(map(str, self.widths)), ",".join(map(str, sorted((*self.widths, value))))
+            raise WidthError(
+                f"width {value} is not one of {known}; train it in with 'slimdet train --weights BUNDLE --widths {more}'"
+            )
         return self.twins[key]
 
     def forward(self, images: Any, targets: Any = None, width: float | None = None) -> Any:

@@ -9,10 +9,12 @@ import itertools
 import json
 import math
 import random
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -164,10 +166,10 @@ class Trainer:
         return self.average if self.average is not None else self.model
 
     def run(self, checkpoint: Path, log: RunLog) -> None:
-        """Train to the end of the schedule, writing a checkpoint every `save_every` seconds and whenever it ends.
+        """Train to the end of the schedule; write a checkpoint every `save_every` seconds, at the end and on Ctrl-C.
 
         Raises:
-            DataError: a loss is not finite.
+            DataError: a gradient is not finite; the last checkpoint stays as it is.
         """
         saved = time.monotonic()
         try:
@@ -176,8 +178,10 @@ class Trainer:
                 if time.monotonic() - saved >= self.settings.save_every:
                     self.save(checkpoint)
                     saved = time.monotonic()
-        finally:
+        except KeyboardInterrupt:
             self.save(checkpoint)
+            raise
+        self.save(checkpoint)
 
     def _train_step(self, images: list[Tensor], targets: list[dict[str, Tensor]], log: RunLog) -> None:
         settings = self.settings
@@ -231,14 +235,22 @@ class Trainer:
             torch.save(state, temporary)
 
     def load(self, file: Path) -> None:
-        """Go on from a checkpoint."""
-        state = torch.load(file, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        torch.set_rng_state(state["random"].cpu())
+        """Go on from a checkpoint.
+
+        Raises:
+            ConfigError: the file is damaged or of another training.
+        """
+        try:
+            state = torch.load(file, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+            torch.set_rng_state(state["random"].cpu())
+        except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"{file} cannot be gone on with ({reason}); start the training anew") from error
 
 
 @torch.no_grad()
@@ -340,8 +352,12 @@ def _model(settings: TrainSettings, dataset: CocoDataset, start: bool) -> Slimma
 
 def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> dict[str, Any]:
     settings = trainer.settings
-    with RunLog(folder, asdict(settings)) as log:
-        trainer.run(folder / CHECKPOINT, log)
+    try:
+        with RunLog(folder, asdict(settings)) as log:
+            trainer.run(folder / CHECKPOINT, log)
+    except KeyboardInterrupt:
+        print(f"saved at step {trainer.step}; go on with: slimdet train --resume {folder}", file=sys.stderr)
+        raise
     kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
     metrics: dict[str, Any] = {}
     if settings.evaluate and val is not None:
