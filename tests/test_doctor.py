@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
 from slimdet import doctor
+from slimdet.command import EXTRAS
 from slimdet.doctor import PACKAGES, Package
 
 
@@ -106,3 +109,16 @@ def test_works_with_the_standard_library_alone(tmp_path: Path) -> None:
     assert "torch, torchvision" in done.stdout
     assert "pip install 'slimdet[train]'" in done.stdout
     assert done.stderr == ""
+
+
+def test_knows_every_dependency() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    known = {package.name.lower(): package for package in PACKAGES}
+    for requirement in project["dependencies"]:
+        assert re.split("[>=]", requirement)[0] in known
+    for extra in ("plot", "train", "seed"):
+        for requirement in project["optional-dependencies"][extra]:
+            name = re.split("[>=]", requirement)[0]
+            if not name.startswith("slimdet["):
+                assert known[name].get == f"pip install 'slimdet[{extra}]'"
+                assert EXTRAS[known[name].module.split(".")[0]] == extra
