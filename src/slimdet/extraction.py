@@ -46,9 +46,10 @@ def extract(model: str, width: float, out: Path | None) -> dict[str, Any]:
 
 def usage(written: dict[str, Any]) -> str:
     """How to run what was extracted, with torch and torchvision alone."""
+    file = str(Path(written["out"]) / "detector.pt")
     return (
         f"width {written['width']}, {written['parameters'] / 1e6:.2f} M parameters, in {written['out']}; to run it:\n\n"
         "  import torch, torchvision\n"
-        f"  detector = torch.load('{written['out']}/detector.pt', weights_only=False).eval()\n"
+        f"  detector = torch.load({file!r}, weights_only=False).eval()\n"
         "  found = detector([image])[0]  # image: float tensor [3, H, W] in 0..1"
     )

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from slimdet import bundle
+from slimdet.data.annotated import images_in
 from slimdet.detections import to_coco
 from slimdet.devices import choose_device
 from slimdet.drawing import draw
@@ -23,8 +24,6 @@ from slimdet.files import atomic_write, new_run_dir
 from slimdet.image_size import set_image_size
 from slimdet.images import read_image
 from slimdet.slimmable import Slimmable
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".jp2", ".avif")
 
 
 @dataclass
@@ -46,7 +45,7 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+            matches = [file for file in images_in(path) if file.is_file()]
         elif path.exists():
             matches = [path]
         else:
@@ -92,9 +91,10 @@ def predict(
     """
     files = find_images(sources)
     slimmable = bundle.load(model)
-    slimmable.twin(width)
+    detector = slimmable.twin(width)
     if imgsz is not None:
         set_image_size(slimmable, imgsz)
+    _keep_down_to(conf, detector)
     place = choose_device(device)
     slimmable.to(place)
     classes, ids = slimmable.classes, slimmable.category_ids
@@ -105,10 +105,11 @@ def predict(
         "annotations": [],
     }
     predictions = Predictions(folder, coco)
-    names = _picture_names(files)
+    taken: set[str] = set()
     for number, file in enumerate(files, 1):
         try:
             pixels = read_image(file)
+            _check_shape(file, pixels, detector)
         except ImageError as error:
             predictions.broken[str(file)] = str(error)
             print(f"skipped {error}", file=sys.stderr)
@@ -120,7 +121,7 @@ def predict(
         coco["images"].append({"id": number, "file_name": str(file), "height": height, "width": width_px})
         for found in to_coco(result, number, ids):
             coco["annotations"].append(found | {"id": len(coco["annotations"]) + 1})
-        with atomic_write(folder / next(names)) as temporary:
+        with atomic_write(folder / _picture_name(file, taken)) as temporary:
             drawn(pixels, result, classes).save(temporary, quality=92)
         print(f"{file}: {width_px}x{height}, {_counted(result, classes)}, {elapsed:.1f} ms", file=sys.stderr)
     with atomic_write(folder / "detections.json") as temporary:
@@ -128,13 +129,28 @@ def predict(
     return predictions
 
 
-def _picture_names(files: Sequence[Path]) -> Iterator[str]:
-    """A free file name for each drawn picture: photographs of one name in two folders get two."""
-    taken: Counter[str] = Counter()
-    for file in files:
-        taken[file.stem] += 1
-        again = f"-{taken[file.stem]}" if taken[file.stem] > 1 else ""
-        yield f"{file.stem}{again}.jpg"
+def _keep_down_to(conf: float, detector: Any) -> None:
+    """Let through all scores from `conf` up; torchvision's detectors drop those up to 0.05 by themselves."""
+    for part in (detector, getattr(detector, "roi_heads", None)):
+        if getattr(part, "score_thresh", 0) > conf:
+            part.score_thresh = conf  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _check_shape(file: Path, pixels: Any, detector: Any) -> None:
+    height, width = pixels.shape[:2]
+    limit = getattr(getattr(detector, "transform", None), "max_size", None)
+    if limit and min(height, width) * limit <= max(height, width):
+        raise ImageError(f"{file}: {width}x{height} pixels: nothing is left of it once the longer side has {limit}")
+
+
+def _picture_name(file: Path, taken: set[str]) -> str:
+    """A free file name for a drawn picture: photographs of one name in two folders get two."""
+    name, number = file.stem, 1
+    while name.lower() in taken:  # some file systems tell no case
+        number += 1
+        name = f"{file.stem}-{number}"
+    taken.add(name.lower())
+    return f"{name}.jpg"
 
 
 def _counted(result: dict[str, Tensor], classes: Sequence[str]) -> str:
