@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from slimdet.data.loader import loader
 from slimdet.errors import DataError
 from slimdet.ground_truth import rle_functions
 
@@ -89,23 +89,17 @@ def detect(
         DataError: as `to_coco`.
     """
     category_ids = dataset.category_ids if category_ids is None else category_ids
-    # A generator of its own: otherwise every pass would draw from the global one, in the middle of a training.
-    batches = DataLoader(
-        dataset,  # pyright: ignore[reportArgumentType]  # any sequence of items will do
-        batch_size=batch,
-        num_workers=workers,
-        collate_fn=list,
-        generator=torch.Generator(),
-    )
-    found = []
-    for items in batches:
+    found: list[dict[str, Any]] = []
+    if not len(dataset):
+        return found
+    for images, targets in loader(dataset, batch, workers=workers):  # pyright: ignore[reportArgumentType]
         # Not inference mode: tensors a detector caches in it could not be used in training afterwards.
         with torch.no_grad():
-            outputs = model_call([image.to(device) for image, _ in items])
-        for (_, target), output in zip(items, outputs, strict=True):
+            outputs = model_call([image.to(device) for image in images])
+        for target, output in zip(targets, outputs, strict=True):
             found += to_coco(output, int(target["image_id"]), category_ids)
         if progress:
-            progress(len(items))
+            progress(len(images))
     return found
 
 

@@ -282,9 +282,8 @@ class Slimmable(nn.Module):
         key = width_key(value)
         if key not in self.twins:
             known, more = ", ".join(map(str, self.widths)), ",".join(map(str, sorted((*self.widths, value))))
-            raise WidthError(
-                f"width {value} is not one of {known}; train it in with 'slimdet train --weights BUNDLE --widths {more}'"
-            )
+            way = f"train it in with 'slimdet train --weights BUNDLE --widths {more}'"
+            raise WidthError(f"width {value} is not one of {known}; {way}")
         return self.twins[key]
 
     def forward(self, images: Any, targets: Any = None, width: float | None = None) -> Any:

@@ -53,7 +53,7 @@ def parse_widths(given: Sequence[str]) -> tuple[float, ...]:
     for width in widths:
         if width not in WIDTHS:
             known = ", ".join(map(str, WIDTHS))
-            raise WidthError(f"width {width} is not one of {known}; convert the checkpoint and 'slimdet calibrate' it")
+            raise WidthError(f"width {width} is not one of {known}: the checkpoint has norms for these alone")
     if not widths or len(set(widths)) != len(widths):
         raise WidthError(f"--width_mult {' '.join(given)} gives no width, or one twice; give each once")
     return widths
