@@ -80,7 +80,12 @@ def _guess(state: Mapping[str, Tensor], path: str) -> dict[str, Any]:
         raise WeightsError(f"{path} is not a detection checkpoint of the original; its parts are {', '.join(parts)}")
     blocks = [_count(state, rf"backbone\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
     deep = any(name.startswith("backbone.layer1.0.conv3") for name in state)
-    depths = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50 if deep else 34, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+    depths: dict[tuple[int, ...], int] = {
+        (2, 2, 2, 2): 18,
+        (3, 4, 6, 3): 50 if deep else 34,
+        (3, 4, 23, 3): 101,
+        (3, 8, 36, 3): 152,
+    }
     channels = [64 * 2**stage * (4 if deep else 1) for stage in range(4)]
     roi = {"type": "SingleRoIExtractor", "out_channels": 256, "featmap_strides": [4, 8, 16, 32]}
     model: dict[str, Any] = {

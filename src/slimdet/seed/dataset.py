@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from slimdet.data.check import load_coco
+from slimdet.data.check import LISTS, load_coco
 from slimdet.errors import ConfigError, DataError
 from slimdet.seed.config import Config
 from slimdet.seed.unpickle import unpickle
@@ -61,7 +61,10 @@ def read_annotations(path: str | Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return load_coco(path)  # says what is wrong
-    return _from_list(found, str(path)) if isinstance(found, list) else load_coco(path)
+    if isinstance(found, list):
+        return _from_list(found, str(path))
+    whole = isinstance(found, dict) and all(isinstance(found.get(name), list) for name in LISTS)
+    return found if whole else load_coco(path)
 
 
 def read_set(dataset: Config) -> PictureSet:
@@ -77,8 +80,10 @@ def read_set(dataset: Config) -> PictureSet:
         if not isinstance(image, dict) or not isinstance(image.get("id"), int) or not image.get("file_name"):
             raise DataError(f"{dataset.ann_file}: image {str(image)[:80]} lacks a whole number id or a file_name")
         height, width = image.get("height"), image.get("width")
-        sized = isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0
-        pictures[image["id"]] = Picture(image["id"], root / image["file_name"], (height, width) if sized else None)
+        size = None
+        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+            size = (height, width)
+        pictures[image["id"]] = Picture(image["id"], root / image["file_name"], size)
     categories = {category["id"]: str(category.get("name", category["id"])) for category in coco["categories"]}
     proposals = None
     if dataset.proposal_file is not None:

@@ -209,7 +209,9 @@ def _check_channels(model: Config) -> None:
     for name, usual in (("strides", (1, 2, 2, 2)), ("dilations", (1, 1, 1, 1))):
         if tuple(backbone[name]) != usual[: len(backbone[name])] or len(backbone[name]) < backbone.num_stages:
             raise ConfigError(f"model.backbone.{name}={backbone[name]} is not supported; it can be {usual}")
-    expected = {"neck.in_channels": (tuple(neck.in_channels), tuple(64 * 2**i * expansion for i in stages))}
+    expected: dict[str, tuple[Any, Any]] = {
+        "neck.in_channels": (tuple(neck.in_channels), tuple(64 * 2**i * expansion for i in stages))
+    }
     for name, part in (("rpn_head", rpn), ("bbox_head", box), ("mask_head", mask)):
         if part is not None:
             expected[f"{name}.in_channels"] = (part.in_channels, neck.out_channels)
@@ -222,7 +224,7 @@ def _check_channels(model: Config) -> None:
         expected["rpn_head.anchor_base_sizes"] = (len(rpn.anchor_base_sizes or rpn.anchor_strides), levels)
     if box is not None:
         expected["bbox_head.roi_feat_size"] = (box.roi_feat_size, model.bbox_roi_extractor.roi_layer.out_size)
-    if mask is not None and not mask.class_agnostic:
+    if mask is not None and box is not None and not mask.class_agnostic:
         expected["mask_head.num_classes"] = (mask.num_classes, box.num_classes)
     for name, (given, wanted) in expected.items():
         if given != wanted:

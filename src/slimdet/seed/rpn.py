@@ -18,11 +18,10 @@ class Head(RPNHead):
     def __init__(self, in_channels: int, channels: int, anchors: int) -> None:
         super().__init__(channels, anchors)
         if channels != in_channels:
-            hidden = self.conv[0][0]
-            assert isinstance(hidden, nn.Conv2d)
-            self.conv[0][0] = nn.Conv2d(in_channels, channels, hidden.kernel_size, padding=hidden.padding)
-            nn.init.normal_(self.conv[0][0].weight, std=0.01)
-            nn.init.zeros_(self.conv[0][0].bias)
+            hidden = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1)
+            nn.init.normal_(hidden.weight, std=0.01)
+            nn.init.constant_(hidden.bias, 0)  # pyright: ignore[reportArgumentType]
+            self.conv = nn.Sequential(nn.Sequential(hidden, nn.ReLU(inplace=True)))
 
 
 class RegionProposals(nn.Module):
