@@ -88,7 +88,8 @@ def test_pictures_and_coco_json_of_a_folder(bundle: str, photographs: Path, caps
     assert [found["id"] for found in written["annotations"]] == list(range(1, len(written["annotations"]) + 1))
     for found in written["annotations"]:
         x, y, w, h = found["bbox"]
-        assert x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= 96.001 and y + h <= 72.001
+        assert 0 <= x < x + w <= 96.001
+        assert 0 <= y < y + h <= 72.001
         assert found["category_id"] in (10, 20)
         assert found["image_id"] in (1, 2, 3)
         assert 0.25 <= found["score"] <= 1
