@@ -91,6 +91,19 @@ def test_gradients_of_a_step_are_the_sum_over_the_widths() -> None:
         torch.testing.assert_close(parameter.grad, summed[name], rtol=1e-4, atol=1e-6)
 
 
+def test_balance_weighs_the_gradients_of_narrow_widths() -> None:
+    model = tiny_model().train()
+    images, targets = scene_batch()
+    name = "twins.0_5.backbone.body.bn1.weight"  # of the narrow width alone
+    gradients = []
+    for balance in (0.0, 1.0):
+        model.zero_grad()
+        torch.manual_seed(0)
+        accumulate_gradients(model, images, targets, [0.5], balance=balance)
+        gradients.append(model.get_parameter(name).grad)
+    torch.testing.assert_close(gradients[1], 2 * gradients[0])
+
+
 def test_average_moves_towards_the_model_and_copies_counters() -> None:
     first, second = tiny_model(), tiny_model()
     with torch.no_grad():

@@ -38,7 +38,10 @@ RECIPE: dict[str, Any] = {
     "save_every": 120.0,
     "seed": 0,
 }
-STAGES: tuple[dict[str, Any], ...] = ({"epochs": 6.0, "lr": 0.03, "sort": True},)
+STAGES: tuple[dict[str, Any], ...] = (
+    {"epochs": 6.0, "lr": 0.03, "sort": True},
+    {"epochs": 2.5, "lr": 0.02, "balance": 0.5},
+)
 
 CARD = """\
 # The bundled detector: dogs, cats, sheep, horses and cows

@@ -49,6 +49,7 @@ def train(
     scope: Annotated[Literal["detector", "backbone"], "what narrows"] = "detector",
     sampling: Annotated[Literal["all", "sandwich"], "widths in a step: all, or narrowest, widest, one between"] = "all",
     distill: Annotated[NonNegative, "weight of what the widest teaches the others; 0 is the paper"] = 0.0,
+    balance: Annotated[NonNegative, "losses of width w count w ** -BALANCE: 0.5 favours the narrow ones"] = 0.0,
     sort: Annotated[bool, "sort the backbone's channels by importance before slimming"] = False,
     epochs: Annotated[Positive, "passes over the training images"] = 12.0,
     batch: Annotated[Count, "images in a step"] = 16,

@@ -55,6 +55,7 @@ class TrainSettings:
     scope: str = "detector"
     sampling: str = "all"  # or "sandwich": the narrowest, the widest and one random width between them
     distill: float = 0.0
+    balance: float = 0.0  # a width's losses count w ** -balance: 0 is the paper's plain sum
     sort: bool = False
     epochs: float = 12.0
     batch: int = 16
@@ -76,7 +77,15 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", parse_widths(self.widths))
-        for name, low in (("epochs", 0), ("batch", 1), ("warmup", 0), ("clip", 0), ("ema", 0), ("distill", 0)):
+        for name, low in (
+            ("epochs", 0),
+            ("batch", 1),
+            ("warmup", 0),
+            ("clip", 0),
+            ("ema", 0),
+            ("distill", 0),
+            ("balance", 0),
+        ):
             if not getattr(self, name) >= low:
                 raise ConfigError(f"--{name} {getattr(self, name)} is below {low}")
         choices = {"sampling": ("all", "sandwich"), "schedule": ("step", "cosine")}
@@ -114,9 +123,18 @@ def accumulate_gradients(
     targets: list[dict[str, Tensor]],
     widths: Sequence[float],
     distill: float = 0.0,
+    balance: float = 0.0,
     bf16: bool = False,
 ) -> dict[float, dict[str, Tensor]]:
     """Run every width forward and backward on the same batch; gradients add up in the shared parameters.
+
+    Args:
+        model: in training mode.
+        images, targets: as the detector takes them.
+        widths: the widest first where it teaches the others.
+        distill: weight of the distillation losses of the others; 0 leaves them out.
+        balance: the losses of width w are multiplied by w ** -balance.
+        bf16: compute in bfloat16 where autocast does.
 
     Returns:
         The losses of each width, detached scalars.
@@ -137,7 +155,7 @@ def accumulate_gradients(
                     extra = distillation_losses(twin, seen, teacher)
                     parts = parts | {name: distill * value for name, value in extra.items()}
             total = torch.stack([value.float() for value in parts.values()]).sum()
-        total.backward()
+        (total * width**-balance).backward()
         losses[width] = {name: value.detach() for name, value in parts.items()}
     return losses
 
@@ -192,7 +210,8 @@ class Trainer:
         widths = sampled_widths(settings.widths, settings.sampling, draw)
         ramp = min(1.0, 4 * self.step / self.total)  # an early teacher knows nothing yet
         self.optimizer.zero_grad()
-        losses = accumulate_gradients(self.model, images, targets, widths, settings.distill * ramp, settings.bf16)
+        distill = settings.distill * ramp
+        losses = accumulate_gradients(self.model, images, targets, widths, distill, settings.balance, settings.bf16)
         norm = nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.clip)
         if not torch.isfinite(norm):
             raise DataError(f"the gradient is {norm.item()} at step {self.step}: lower --lr (now {settings.peak_lr:g})")
@@ -306,7 +325,7 @@ def resume(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     try:
         stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        settings = TrainSettings(**{key: stored[key] for key in TrainSettings.__dataclass_fields__})
+        settings = TrainSettings(**{key: stored[key] for key in TrainSettings.__dataclass_fields__ if key in stored})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--resume {folder}: no {SETTINGS} of a training run ({error})") from error
     if not (folder / CHECKPOINT).is_file():
