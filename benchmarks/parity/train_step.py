@@ -43,6 +43,10 @@ def step(config: Config, weights: str, dataset: Config, images: list[int] | None
     by_ours = {ours: theirs for theirs, ours in checkpoint.names(model).items()}
     parameters = {by_ours[ours]: parameter for ours, parameter in model.named_parameters() if ours in by_ours}
     found: dict[str, Any] = {"requires_grad": {name: p.requires_grad for name, p in parameters.items()}}
+    for number, (index, target) in enumerate(zip(chosen, targets, strict=True)):
+        original = pictures.pictures[index].size
+        sizes = {"ori_shape": original, "img_shape": target.size, "pad_shape": target.padded}
+        found[f"img_meta_{number}"] = {name: [*size, 3] for name, size in sizes.items() if size} | {"flip": False}
     found["losses"], found["grad_norm_after_width"] = {}, {}
     for width in model.widths:
         values = losses(model.twin(width), batch, targets, config.train_cfg)  # pyright: ignore[reportArgumentType]
