@@ -13,6 +13,10 @@ BIN := $(VENV)/bin
 DEV := $(VENV)/.installed-dev
 TRAIN := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-train)
 
+# Photographs, annotations and the backbone's start, which are not part of the repository.
+SHARED := $(abspath $(or $(SLIMDET_SHARED),../shared))
+ANIMALS := $(SHARED)/data/animalpose
+
 .PHONY: help demo test lint format bundled clean
 .DELETE_ON_ERROR:
 
