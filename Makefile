@@ -3,7 +3,7 @@
 #   make demo      the bundled detector on the bundled photographs, at every width
 #   make test      the tests, on all cores
 #   make lint      ruff and pyright
-#   make bundled   train and measure again everything that the package ships (DATA=data.yaml WEIGHTS=backbone.pth)
+#   make bundled   train and measure again everything that the package ships
 
 PYTHON ?= python3
 VENV := .venv
@@ -39,10 +39,18 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bundled: $(TRAIN)
-	@test -n "$(DATA)" -a -n "$(WEIGHTS)" || { \
-		echo "make bundled DATA=animalpose/data.yaml WEIGHTS=resnet50_thin.pth: see tools/bundled.py" >&2; exit 2; }
-	$(BIN)/python tools/bundled.py --data "$(DATA)" --weights "$(WEIGHTS)"
+bundled: $(DEV) runs/animalpose.yaml
+	$(BIN)/python benchmarks/make_assets.py --shared $(SHARED)
+	$(BIN)/python tools/bundled.py --data runs/animalpose.yaml \
+		--weights $(SHARED)/data/weights/resnet50_thin0.5_open_nsfw_fp16.pth
+
+runs/animalpose.yaml:
+	@test -d $(ANIMALS) || { echo "no training photographs in $(ANIMALS): set SLIMDET_SHARED" >&2; exit 2; }
+	@mkdir -p runs
+	@for split in train val; do \
+		printf '%s:\n  images: %s/images\n  annotations: %s/annotations/instances_%s.json\n' \
+			$$split $(ANIMALS) $(ANIMALS) $$split; \
+	done > $@
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis
