@@ -132,8 +132,8 @@ def predict(
 def _keep_down_to(conf: float, detector: Any) -> None:
     """Let through all scores from `conf` up; torchvision's detectors drop those up to 0.05 by themselves."""
     for part in (detector, getattr(detector, "roi_heads", None)):
-        if getattr(part, "score_thresh", 0) > conf:
-            part.score_thresh = conf  # pyright: ignore[reportOptionalMemberAccess]
+        if part is not None and hasattr(part, "score_thresh"):
+            part.score_thresh = min(part.score_thresh, conf - 1e-6)  # it keeps what is above, not what is at it
 
 
 def _check_shape(file: Path, pixels: Any, detector: Any) -> None:
