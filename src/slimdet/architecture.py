@@ -136,11 +136,7 @@ def _objects(detector: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _plain_values(thing: Any) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in vars(thing).items()
-        if key not in _NOT_SETTINGS and _is_plain(value)
-    }
+    return {key: value for key, value in vars(thing).items() if key not in _NOT_SETTINGS and _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:
