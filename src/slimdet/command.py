@@ -87,7 +87,7 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> tuple[str, dict[str, A
     required = parameter.default is inspect.Parameter.empty
     positional = parameter.kind is not inspect.Parameter.KEYWORD_ONLY
     text = next((note for note in notes if isinstance(note, str)), "").replace("%", "%%")
-    if not required and parameter.default not in (None, False):
+    if not required and parameter.default is not None and parameter.default is not False:
         default = parameter.default
         text += f" (default {','.join(map(str, default)) if isinstance(default, tuple) else default})"
     options: dict[str, Any] = {"help": text, "default": None if required else parameter.default}
