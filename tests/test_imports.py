@@ -17,9 +17,12 @@ ROOT = Path(slimdet.__file__).parent
 LAYERS = {
     "command line": "__main__ cli command",
     "demo": "demo",
-    "verbs": "training starting validation prediction profiling extraction doctor distillation sorting run_log seed.*",
+    "verbs": "conversion training starting validation prediction profiling extraction doctor "
+    "distillation sorting run_log seed.*",
     "bundle": "bundle architecture image_size",
-    "detectors": "detectors backbones weights",
+    "detectors": "detectors backbones weights "
+    "seed.detector seed.rpn seed.roi_heads seed.pooler seed.anchors seed.boxes seed.masks seed.transform "
+    "seed.config seed.schema seed.literals",
     "core": "slimmable tracing scopes",
     "results": "evaluation detections ground_truth report drawing",
     "data": "data.* images",
@@ -38,7 +41,9 @@ FILES = {module_name(file): file for file in sorted(ROOT.rglob("*.py"))}
 
 
 def entry(module: str) -> str:
-    return f"{module.split('.')[0]}.*" if "." in module else module
+    """What places a module: itself where it is listed, otherwise its package."""
+    listed = " ".join(LAYERS.values()).split()
+    return module if module in listed or "." not in module else f"{module.split('.')[0]}.*"
 
 
 PLACES = {name: layer for layer, names in LAYERS.items() for name in names.split()}

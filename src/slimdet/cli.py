@@ -163,22 +163,22 @@ def extract(
 
 
 def convert(
-    dataset: Annotated[Existing, "folder of a YOLO or VOC data set, or a YOLO data.yaml"],
+    source: Annotated[Existing, "a YOLO or VOC data set, the original's checkpoint, or a bundle made of one"],
     /,
     *,
-    to: Annotated[Literal["coco"], "what it becomes"] = "coco",
-    out: Annotated[Path | None, "folder to write, new or empty (default: runs/convert-N)"] = None,
+    to: Annotated[Literal["coco", "bundle", "checkpoint"] | None, "what it becomes (default: what it can)"] = None,
+    out: Annotated[Path | None, "folder, new or empty; a checkpoint's file (default: runs/convert-N)"] = None,
 ) -> Outcome:
-    """A YOLO or VOC data set as COCO; images stay where they are.
+    """A YOLO or VOC data set as COCO (images stay where they are), or the original system's checkpoint as a bundle.
 
     Example:
         slimdet convert my_yolo_dataset --to coco --out my_dataset
+        slimdet convert mask_rcnn_r50_fpn_1x.pth --out my_model
     """
-    from slimdet.data.convert import to_coco
-    from slimdet.files import new_run_dir
+    from slimdet import conversion
 
-    written = {name: str(path) for name, path in to_coco(dataset, new_run_dir("convert", out)).items()}
-    return Outcome(written, f"{', '.join(written.values())}\nnext: slimdet check --data {written['data']}")
+    written = conversion.convert(source, to, out)
+    return Outcome(written, "\n".join(f"{name}: {path}" for name, path in written.items()))
 
 
 def check(

@@ -1,0 +1,44 @@
+"""What `slimdet convert` does with what it is given: data sets become COCO, the original's checkpoints bundles."""
+
+from pathlib import Path
+
+from slimdet import bundle
+from slimdet.data.convert import to_coco
+from slimdet.errors import ConfigError
+from slimdet.files import new_run_dir
+
+
+def convert(source: Path, to: str | None = None, out: Path | None = None) -> dict[str, str]:
+    """Convert a data set to COCO, a checkpoint of the original system to a bundle, or such a bundle to a checkpoint.
+
+    Args:
+        source: a YOLO or VOC data set, a checkpoint file, or a bundle.
+        to: "coco", "bundle" or "checkpoint"; by default what the source can become.
+        out: the folder to write (for a checkpoint the file); by default `runs/convert-N`.
+
+    Returns:
+        What was written: name -> path.
+
+    Raises:
+        ConfigError: the source cannot become that.
+        DataError, WeightsError, BundleError: the source is malformed.
+    """
+    possible = _becomes(source)
+    if to not in (None, possible):
+        raise ConfigError(f"{source} can become a {possible}, not --to {to}")
+    if possible == "coco":
+        return {name: str(path) for name, path in to_coco(source, new_run_dir("convert", out)).items()}
+    from slimdet.seed import convert as original
+
+    if possible == "bundle":
+        return {"bundle": str(original.to_bundle(source, new_run_dir("convert", out)))}
+    file = out or new_run_dir("convert") / "checkpoint.pth"
+    if file.exists():
+        raise ConfigError(f"--out {file} already exists; choose another file or remove it")
+    return {"checkpoint": str(original.to_checkpoint(source, file))}
+
+
+def _becomes(source: Path) -> str:
+    if source.suffix.lower() in (".pth", ".pt", ".pkl"):
+        return "bundle"
+    return "checkpoint" if (source / bundle.MODEL).is_file() else "coco"
