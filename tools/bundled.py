@@ -40,14 +40,14 @@ RECIPE: dict[str, Any] = {
 }
 STAGES: tuple[dict[str, Any], ...] = (
     {"epochs": 6.0, "lr": 0.03, "sort": True},
-    {"epochs": 2.5, "lr": 0.02, "balance": 0.5},
+    {"epochs": 1.75, "lr": 0.02, "balance": 0.5},
 )
 
 CARD = """\
 # The bundled detector: dogs, cats, sheep, horses and cows
 
 Faster R-CNN on a thin ResNet-50 (`resnet50_thin`), light neck, scope "detector", widths {widths}: one file of weights
-({megabytes:.1f} MB, matrices in 16 bits), `weights.safetensors`, described by `model.json`.
+({megabytes:.1f} MiB, in 16 bits), `weights.safetensors`, described by `model.json`.
 
 **Research use.** Trained on the Animal-Pose data set (Cao et al., ICCV 2019: 3,874 photographs, many from PASCAL
 VOC), for which no licence is stated; the backbone started from Yahoo's open_nsfw weights (ImageNet pre-training,
@@ -129,7 +129,7 @@ def card(model: Slimmable, document: dict[str, Any], time: str) -> str:
         )
     return CARD.format(
         widths=", ".join(document["metrics"]),
-        megabytes=document["weights"]["bytes"] / 1e6,
+        megabytes=document["weights"]["bytes"] / 2**20,
         assets=len(CocoDataset(VAL / "instances_val.json", VAL / "images")),
         imgsz=costs["imgsz"],
         rows="\n".join(rows),

@@ -56,7 +56,7 @@ def save(
         category_ids: ids of the labels in the data set's annotations; the default is 1..K.
         metrics: what was measured, by width: {"0.25": {"bbox": {"AP": ...}}}.
         training: settings that made the weights.
-        half: store convolutions and linears in 16 bits; norms and biases stay in 32.
+        half: store in 16 bits; norms and biases stay in 32 where 16 would lose small or large values.
 
     Raises:
         BundleError: the detector cannot be described, or `path` is a file or a folder that holds something else.
@@ -180,7 +180,13 @@ def _check_fit(path: Any, given: Mapping[str, torch.Tensor], wanted: Mapping[str
 
 def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
     tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if half and tensor.is_floating_point() and tensor.dim() > 1 else tensor
+    if not half or not tensor.is_floating_point():
+        return tensor
+    # A tiny weight may vanish in a sum; a tiny variance is divided by.
+    sizes = tensor.abs()
+    limits = torch.finfo(torch.float16)
+    fits = tensor.dim() > 1 or bool(((sizes == 0) | ((sizes >= limits.tiny) & (sizes <= limits.max))).all())
+    return tensor.half() if fits else tensor
 
 
 def _numbers(description: Mapping[str, Any]) -> list[str]:

@@ -66,6 +66,7 @@ def train(
     seed: Annotated[Natural, "of everything drawn at random"] = 0,
     workers: Annotated[Natural, "processes that read images"] = 0,
     save_every: Annotated[Positive, "seconds between checkpoints"] = 300.0,
+    evaluate: Annotated[bool, "measure every width on val: at the end"] = True,
     out: Annotated[Path | None, "folder (default runs/train-N)"] = None,
     resume: Annotated[Existing | None, "folder of an interrupted run to go on with, by its settings"] = None,
 ) -> Outcome:
