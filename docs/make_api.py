@@ -32,7 +32,7 @@ PUBLIC: dict[str, dict[str, str]] = {
         "data.convert": "to_coco",
         "images": "read_image image_size",
     },
-    "Training": {"training": "TrainSettings train resume accumulate_gradients learning_rate"},
+    "Training": {"settings": "TrainSettings learning_rate", "training": "train resume accumulate_gradients"},
     "Evaluation": {
         "validation": "validate_bundle validate Validation",
         "evaluation": "evaluate accumulate Evaluation confusion_matrix",

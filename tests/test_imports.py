@@ -18,7 +18,7 @@ LAYERS = {
     "command line": "__main__ cli command",
     "demo": "demo",
     "verbs": "conversion training starting validation prediction profiling extraction doctor "
-    "distillation sorting run_log seed.*",
+    "distillation sorting run_log settings seed.*",
     "bundle": "bundle architecture image_size",
     "detectors": "detectors backbones weights "
     "seed.detector seed.rpn seed.roi_heads seed.pooler seed.anchors seed.boxes seed.masks seed.transform "

@@ -15,7 +15,8 @@ from scenes_detector import scene_batch, tiny_model
 from slimdet import training
 from slimdet.cli import main
 from slimdet.errors import BundleError, ConfigError, DataError, WeightsError
-from slimdet.training import TrainSettings, accumulate_gradients, average, learning_rate, sampled_widths
+from slimdet.settings import TrainSettings, learning_rate, sampled_widths
+from slimdet.training import accumulate_gradients, average
 
 
 def small(data: Path, **changes: Any) -> TrainSettings:

@@ -18,8 +18,9 @@ from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_write
+from slimdet.settings import TrainSettings
 from slimdet.slimmable import Slimmable
-from slimdet.training import CHECKPOINT, TrainSettings
+from slimdet.training import CHECKPOINT
 from slimdet.validation import validate
 
 # What 'slimdet train' is given, flag by flag; the second stage goes on from the first one's bundle.

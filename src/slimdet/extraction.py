@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from slimdet import __version__, bundle
+from slimdet.errors import ConfigError
 from slimdet.files import atomic_folder, new_run_dir
 
 
@@ -26,6 +27,11 @@ def extract(model: str, width: float, out: Path | None) -> dict[str, Any]:
     """
     slimmable = bundle.load(model)
     plain: Any = slimmable.extract(width)
+    ours = {type(module).__name__ for module in plain.modules() if type(module).__module__.startswith("slimdet")}
+    if ours:
+        raise ConfigError(
+            f"{model} has layers of the original system ({min(ours)}) that need slimdet: run it with predict"
+        )
     folder = new_run_dir("extract", out)
     parameters = sum(parameter.numel() for parameter in plain.parameters())
     document = {

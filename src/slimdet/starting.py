@@ -86,6 +86,8 @@ def _fine_tuned(
     source = bundle.load(path)
     description = architecture.describe(source.twin(1.0))
     made = description["builder"]
+    if made not in ("faster_rcnn", "mask_rcnn"):
+        raise ConfigError(f"--weights {path} is a {made} detector; only those of 'slimdet train' can be fine-tuned")
     if made != kind:
         raise ConfigError(f"--weights {path} is a {made}, not a {kind}; say --model {made}")
     detector = architecture.build(description | {"num_classes": len(classes) + 1})

@@ -12,7 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -32,89 +32,13 @@ from slimdet.distillation import distillation_losses, watch
 from slimdet.errors import ConfigError, DataError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.run_log import SETTINGS, RunLog
-from slimdet.slimmable import Slimmable, parse_widths
+from slimdet.settings import TrainSettings, learning_rate, sampled_widths
+from slimdet.slimmable import Slimmable
 from slimdet.starting import starting_model
 from slimdet.validation import validate
 
 CHECKPOINT = "last.pt"
 SORTING_IMAGES = 64  # enough for an order of channels
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What decides a training; the defaults are the paper's 1x schedule, its learning rate scaled to the batch."""
-
-    data: str
-    model: str = "faster_rcnn"
-    backbone: str = "resnet50"
-    neck: str = "full"
-    norm: str | None = None  # in neck and heads
-    frozen_norms: bool = False
-    weights: str = "imagenet"
-    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    scope: str = "detector"
-    sampling: str = "all"  # or "sandwich": the narrowest, the widest and one random width between them
-    distill: float = 0.0
-    balance: float = 0.0  # a width's losses count w ** -balance: 0 is the paper's plain sum
-    sort: bool = False
-    epochs: float = 12.0
-    batch: int = 16
-    lr: float | None = None  # 0.02 for 16 images a step
-    schedule: str = "step"  # x 0.1 at 2/3 and 11/12 of the epochs, or "cosine"
-    warmup: int = 500
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    clip: float = 35.0
-    ema: float = 0.0
-    augment: str = "default"
-    imgsz: int | None = None
-    bf16: bool = False
-    device: str = "auto"
-    seed: int = 0
-    workers: int = 0
-    save_every: float = 300.0  # seconds between checkpoints
-    evaluate: bool = True  # at the end, every width, on the val split
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", parse_widths(self.widths))
-        for name, low in (
-            ("epochs", 0),
-            ("batch", 1),
-            ("warmup", 0),
-            ("clip", 0),
-            ("ema", 0),
-            ("distill", 0),
-            ("balance", 0),
-        ):
-            if not getattr(self, name) >= low:
-                raise ConfigError(f"--{name} {getattr(self, name)} is below {low}")
-        choices = {"sampling": ("all", "sandwich"), "schedule": ("step", "cosine")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"--{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")
-
-    @property
-    def peak_lr(self) -> float:
-        """The learning rate after warm-up."""
-        return 0.02 * self.batch / 16 if self.lr is None else self.lr
-
-
-def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
-    """The learning rate of step 0 .. total-1: linear warm-up from a third, then steps or a cosine down to zero."""
-    warmup = min(settings.warmup, total // 5)
-    factor = 1 - (1 - step / warmup) * (1 - 1 / 3) if step < warmup else 1.0
-    if settings.schedule == "cosine":
-        factor *= 0.5 * (1 + math.cos(math.pi * step / total))
-    else:
-        factor *= 0.1 ** sum(step >= total * part for part in (8 / 12, 11 / 12))
-    return settings.peak_lr * factor
-
-
-def sampled_widths(widths: Sequence[float], sampling: str, draw: random.Random) -> list[float]:
-    """The widths of one step, widest first, since it teaches the others."""
-    if sampling == "sandwich" and len(widths) > 3:
-        return [widths[-1], draw.choice(widths[1:-1]), widths[0]]
-    return sorted(widths, reverse=True)
 
 
 def accumulate_gradients(

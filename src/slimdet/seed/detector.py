@@ -107,7 +107,7 @@ class SeedDetector(nn.Module):
             [N, 1, H, W] in 0..1. A region proposal network calls everything 1.
         """
         if targets is not None or self.training:
-            raise NotImplementedError("detectors of the original system are trained by tools/train.py")
+            raise ConfigError("detectors of the original system are trained by tools/train.py, not by calls")
         batch, frames = self.transform(images)
         features = self.backbone(batch)
         results = []
