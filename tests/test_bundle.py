@@ -13,7 +13,7 @@ from torchvision.models import detection as D
 
 import slimdet
 from ready_made import READY_MADE, photographs, ready_made, same
-from slimdet import bundle, detectors
+from slimdet import detectors
 from slimdet.errors import BundleError
 from slimdet.scopes import Scope
 
@@ -232,7 +232,3 @@ def test_mutated_architectures_are_named_errors(copied: Path, change: dict[str, 
     (copied / "model.json").write_text(json.dumps(document))
     with pytest.raises(BundleError):
         slimdet.load(copied)
-
-
-def test_the_bundled_name_is_a_folder_of_the_package() -> None:
-    assert bundle.bundled().parent.parent == Path(slimdet.__file__).parent

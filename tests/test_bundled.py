@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 import slimdet
-from slimdet import bundle
+from slimdet import manifest
 from slimdet.assets import VAL
 from slimdet.cli import main
 from slimdet.data.coco import CocoDataset
 from slimdet.validation import validate
 
-FOLDER = bundle.bundled()
+FOLDER = manifest.bundled()
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENT = json.loads((FOLDER / bundle.MODEL).read_text(encoding="utf-8"))
+DOCUMENT = json.loads((FOLDER / manifest.MODEL).read_text(encoding="utf-8"))
 CARD = (FOLDER / "README.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -26,7 +26,7 @@ LAYERS = {
     "core": "slimmable tracing scopes",
     "results": "evaluation detections ground_truth report drawing",
     "data": "data.* images",
-    "base": "assets.* devices flags files errors __init__",
+    "base": "assets.* manifest devices flags files errors __init__",
 }
 ORDER = list(LAYERS)
 

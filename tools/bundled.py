@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimdet import bundle, profiling, training
+from slimdet import bundle, manifest, profiling, training
 from slimdet.assets import VAL
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
@@ -161,7 +161,7 @@ def main() -> None:
     path = trained(options.data, options.weights, options.run)
     settings = json.loads((path / bundle.MODEL).read_text())["training"]
     settings |= {"data": "animalpose", "weights": Path(options.weights).name}  # no paths of this machine
-    shipped = bundle.save(bundle.load(path), bundle.bundled(), training=settings, metrics={}, half=True)
+    shipped = bundle.save(bundle.load(path), manifest.bundled(), training=settings, metrics={}, half=True)
     model = bundle.load(shipped)  # measured is what ships: the weights rounded to 16 bits
     metrics = measured(model, CocoDataset(split.annotations, split.images))
     for width, numbers in measured(model, CocoDataset(VAL / "instances_val.json", VAL / "images")).items():

@@ -7,7 +7,6 @@ under `twins.0_25.` and so on. Nothing in a bundle executes when it is loaded.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,20 +18,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
 
 import slimdet
-from slimdet import architecture
+from slimdet import architecture, manifest
 from slimdet.errors import BundleError, SlimdetError
 from slimdet.files import atomic_folder
+from slimdet.manifest import FORMAT, MODEL, WEIGHTS
 from slimdet.scopes import SCOPES, Scope
 from slimdet.slimmable import Slimmable, slim
-
-FORMAT = 1
-MODEL, WEIGHTS = "model.json", "weights.safetensors"
-_REQUIRED = ("format", "architecture", "classes", "category_ids", "widths", "scope", "weights")
-
-
-def bundled() -> Path:
-    """The folder of the model that ships with the package, called `bundled` on the command line."""
-    return Path(__file__).parent / "models" / "animals"
 
 
 def save(
@@ -99,10 +90,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
     Raises:
         BundleError: the folder is missing, truncated, altered or not a bundle.
     """
-    document, content = read(path)
+    described = manifest.read(path)
     try:
-        tensors = load_tensors(content)
-        model = slim(architecture.build(document["architecture"]), document["widths"], _scope(document["scope"]))
+        tensors = load_tensors(described.weights())
+        model = slim(architecture.build(described.architecture), described.widths, _scope(described.scope))
     except BundleError:
         raise
     except (SafetensorError, SlimdetError, TypeError, AttributeError, KeyError) as error:
@@ -110,56 +101,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
     wanted = model.state_dict()
     _check_fit(path, tensors, wanted)
     model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
-    model.classes = tuple(document["classes"])
-    model.category_ids = tuple(document["category_ids"])
-    model.metrics = document.get("metrics") or {}
-    model.training_settings = document.get("training") or {}
+    model.classes, model.category_ids = described.classes, described.category_ids
+    model.metrics, model.training_settings = described.metrics, described.training
     return model.to(device).eval()
-
-
-def read(path: str | Path) -> tuple[dict[str, Any], bytes]:
-    """Return model.json's content and the weights file's bytes, checked against the recorded sha256.
-
-    Raises:
-        BundleError: as for `load`.
-    """
-    folder = bundled() if str(path) == "bundled" else Path(path)
-    if not (folder / MODEL).is_file():
-        raise BundleError(f"{path} is not a bundle: there is no {MODEL} in it")
-    try:
-        document = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{folder / MODEL} cannot be read: {_line(error)}") from error
-    _check_document(folder / MODEL, document)
-    file = folder / document["weights"]["file"]
-    if os.path.basename(file) != document["weights"]["file"] or not file.is_file():
-        raise BundleError(f"{path} has no weights file {document['weights']['file']!r}")
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != document["weights"]["sha256"]:
-        raise BundleError(f"{file} is not the file that {MODEL} describes (its sha256 differs); get the bundle again")
-    return document, content
-
-
-def _check_document(file: Path, document: Any) -> None:
-    if not isinstance(document, dict) or any(key not in document for key in _REQUIRED):
-        raise BundleError(f"{file} is not a slimdet model: it needs {', '.join(_REQUIRED)}")
-    if document["format"] != FORMAT:
-        raise BundleError(f"{file} has format {document['format']!r}, this slimdet reads {FORMAT}; update slimdet")
-    kinds = {
-        "architecture": dict,
-        "classes": list,
-        "category_ids": list,
-        "widths": list,
-        "scope": (str, dict),
-        "weights": dict,
-    }
-    for key, kind in kinds.items():
-        if not isinstance(document[key], kind):
-            raise BundleError(f"{file}: {key} is {document[key]!r}, of a kind that does not belong there")
-    if len(document["classes"]) != len(document["category_ids"]):
-        raise BundleError(f"{file}: {len(document['classes'])} classes but {len(document['category_ids'])} ids")
-    if not all(isinstance(document["weights"].get(key), str) for key in ("file", "sha256")):
-        raise BundleError(f"{file}: weights needs a file and its sha256")
 
 
 def _scope(stored: str | dict[str, Any]) -> str | Scope:

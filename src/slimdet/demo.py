@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from rich.console import Group
 
-from slimdet import bundle, profiling, report
+from slimdet import bundle, manifest, profiling, report
 from slimdet.assets import PHOTOGRAPHS
 from slimdet.drawing import side_by_side
 from slimdet.errors import BundleError
@@ -35,7 +35,7 @@ def demo(out: Path | None = None) -> Demo:
     Raises:
         BundleError: the installation has no bundled model.
     """
-    if not (bundle.bundled() / bundle.MODEL).is_file():
+    if not (manifest.bundled() / manifest.MODEL).is_file():
         raise BundleError("this installation has no bundled model; get slimdet again, or make one with 'make bundled'")
     model = bundle.load("bundled")
     folder = new_run_dir("demo", _usual(out))

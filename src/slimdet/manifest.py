@@ -1,0 +1,195 @@
+"""model.json, the part of a bundle that says what is in it: read and checked, without torch.
+
+Legend: K classes, W widths.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slimdet.errors import BundleError, WidthError
+
+FORMAT = 1
+MODEL, WEIGHTS = "model.json", "weights.safetensors"
+_KINDS: dict[str, Any] = {
+    "format": object,
+    "architecture": dict,
+    "classes": list,
+    "category_ids": list,
+    "widths": list,
+    "scope": (str, dict),
+    "weights": dict,
+}
+_ENGINE = ("file", "sha256", "weights")
+
+
+def bundled() -> Path:
+    """The folder of the model that ships with the package, called `bundled` on the command line."""
+    return Path(__file__).parent / "models" / "animals"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle's model.json says.
+
+    Attributes:
+        folder: the bundle's folder.
+        name: the bundle as its user named it: a path, or "bundled".
+        document: the whole of model.json.
+    """
+
+    folder: Path
+    name: str
+    document: dict[str, Any]
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The detector's builder with its arguments and settings."""
+        return self.document["architecture"]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """[K], names of the labels 1..K."""
+        return tuple(self.document["classes"])
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """[K], ids of the labels in the data set's annotations."""
+        return tuple(self.document["category_ids"])
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """[W], ascending; the last is 1.0."""
+        return tuple(sorted(float(width) for width in self.document["widths"]))
+
+    @property
+    def scope(self) -> str | dict[str, Any]:
+        """The name of a known scope, or the fields of one of the user's own."""
+        return self.document["scope"]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured, by width: {"0.25": {"bbox": {"AP": ...}}}."""
+        return self.document.get("metrics") or {}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Settings that made the weights."""
+        return self.document.get("training") or {}
+
+    @property
+    def weights_sha256(self) -> str:
+        return self.document["weights"]["sha256"]
+
+    def weights(self) -> bytes:
+        """The weights file's bytes, checked against the recorded sha256.
+
+        Raises:
+            BundleError: the file is missing or another one.
+        """
+        entry = self.document["weights"]
+        return self._checked(entry["file"], entry["sha256"]).read_bytes()
+
+    def check_width(self, width: float) -> float:
+        """The width, rounded as widths are stored.
+
+        Raises:
+            WidthError: the bundle does not have it.
+        """
+        value = round(float(width), 4)
+        if value not in self.widths:
+            known, more = ", ".join(map(str, self.widths)), ",".join(map(str, sorted((*self.widths, value))))
+            way = f"train it in with 'slimdet train --weights BUNDLE --widths {more}'"
+            raise WidthError(f"width {value} is not one of {known}; {way}")
+        return value
+
+    def engines(self, kind: str) -> tuple[float, ...]:
+        """The widths that were exported as `kind`, "onnx" or "openvino", ascending."""
+        return tuple(sorted(float(width) for width in self.document.get("engines", {}).get(kind, {})))
+
+    def engine(self, kind: str, width: float) -> Path:
+        """The engine file of one width, checked against what was recorded when it was exported.
+
+        Raises:
+            BundleError: there is none, it is missing or another file, or it was made from other weights.
+            WidthError: the bundle does not have the width.
+        """
+        width = self.check_width(width)
+        entry = self.document.get("engines", {}).get(kind, {}).get(str(width))
+        way = f"slimdet export --model {self.name} --format {kind}"
+        if entry is None:
+            raise BundleError(f"{self.name} has no {kind} engine of width {width}; make it with '{way}'")
+        if entry["weights"] != self.weights_sha256:
+            raise BundleError(f"{self.name}: {entry['file']} was made from other weights; make it anew with '{way}'")
+        return self._checked(entry["file"], entry["sha256"])
+
+    def _checked(self, name: str, sha256: str) -> Path:
+        """The file of this name in the bundle's own folder, which must have this sha256."""
+        file = self.folder / name
+        if Path(name).name != name or not file.is_file():
+            raise BundleError(f"{self.name} lacks its file {name!r}; get the bundle again")
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if digest != sha256:
+            raise BundleError(
+                f"{file} is not the file that {MODEL} describes (its sha256 differs); get the bundle again"
+            )
+        return file
+
+
+def read(path: str | Path) -> Manifest:
+    """Read and check the model.json of a bundle: a folder, or "bundled".
+
+    Raises:
+        BundleError: there is none, or it is damaged, foreign or of a newer format.
+    """
+    folder = bundled() if str(path) == "bundled" else Path(path)
+    file = folder / MODEL
+    if not file.is_file():
+        raise BundleError(f"{path} is not a bundle: there is no {MODEL} in it")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"{file} cannot be read: {(str(error).splitlines() or [''])[0]}") from error
+    _check_document(file, document)
+    return Manifest(folder, str(path), document)
+
+
+def _check_document(file: Path, document: Any) -> None:
+    if not isinstance(document, dict) or any(key not in document for key in _KINDS):
+        raise BundleError(f"{file} is not a slimdet model: it needs {', '.join(_KINDS)}")
+    if document["format"] != FORMAT:
+        raise BundleError(f"{file} has format {document['format']!r}, this slimdet reads {FORMAT}; update slimdet")
+    for key, kind in _KINDS.items():
+        if not isinstance(document[key], kind):
+            raise BundleError(f"{file}: {key} is {document[key]!r}, of a kind that does not belong there")
+    if len(document["classes"]) != len(document["category_ids"]):
+        raise BundleError(f"{file}: {len(document['classes'])} classes but {len(document['category_ids'])} ids")
+    if not all(isinstance(document["weights"].get(key), str) for key in ("file", "sha256")):
+        raise BundleError(f"{file}: weights needs a file and its sha256")
+    widths = document["widths"]
+    if not all(_is_width(width) for width in widths) or 1.0 not in widths:
+        raise BundleError(f"{file}: widths are {widths!r}, not numbers in (0, 1] with 1.0 among them")
+    _check_engines(file, document.get("engines", {}))
+
+
+def _is_width(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 < value <= 1
+
+
+def _check_engines(file: Path, engines: Any) -> None:
+    """{"onnx": {"0.25": {"file", "sha256", "weights" (the sha256 of those it was made from)}, ...}, ...}"""
+    kinds = engines.values() if isinstance(engines, dict) else [None]
+    for entries in kinds:
+        if not isinstance(entries, dict) or not all(_is_engine(*item) for item in entries.items()):
+            raise BundleError(f"{file}: engines are not widths with {', '.join(_ENGINE)}; export them again")
+
+
+def _is_engine(width: str, entry: Any) -> bool:
+    try:
+        return _is_width(float(width)) and all(isinstance(entry[key], str) for key in _ENGINE)
+    except (TypeError, ValueError, KeyError):
+        return False

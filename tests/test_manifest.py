@@ -1,0 +1,111 @@
+"""model.json: what it says, and what is refused in it."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slimdet import manifest
+from slimdet.errors import BundleError, WidthError
+
+WEIGHTS = b"as good as weights"
+ENGINE = b"as good as an engine"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    entry = {"file": "width-0.5.onnx", "sha256": sha256(ENGINE), "bytes": len(ENGINE), "weights": sha256(WEIGHTS)}
+    return {
+        "format": 1,
+        "architecture": {"builder": "faster_rcnn"},
+        "classes": ["cat", "dog"],
+        "category_ids": [3, 17],
+        "widths": [1.0, 0.5],
+        "scope": "detector",
+        "weights": {"file": "weights.safetensors", "sha256": sha256(WEIGHTS), "bytes": len(WEIGHTS)},
+        "engines": {"onnx": {"0.5": entry}},
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, document: dict[str, Any]) -> Path:
+    (tmp_path / "weights.safetensors").write_bytes(WEIGHTS)
+    (tmp_path / "width-0.5.onnx").write_bytes(ENGINE)
+    (tmp_path / "model.json").write_text(json.dumps(document))
+    return tmp_path
+
+
+def altered(folder: Path, document: dict[str, Any]) -> manifest.Manifest:
+    (folder / "model.json").write_text(json.dumps(document))
+    return manifest.read(folder)
+
+
+def test_what_it_says(folder: Path) -> None:
+    read = manifest.read(folder)
+    assert (read.classes, read.category_ids) == (("cat", "dog"), (3, 17))
+    assert (read.widths, read.scope) == ((0.5, 1.0), "detector")
+    assert (read.metrics, read.training) == ({}, {})
+    assert read.weights() == WEIGHTS
+    assert read.engines("onnx") == (0.5,)
+    assert read.engines("openvino") == ()
+    assert read.engine("onnx", 0.5) == folder / "width-0.5.onnx"
+
+
+def test_an_engine_that_was_not_exported_is_told_how_to_get(folder: Path) -> None:
+    with pytest.raises(BundleError, match=rf"no onnx engine of width 1\.0; .*slimdet export --model {folder}"):
+        manifest.read(folder).engine("onnx", 1.0)
+    with pytest.raises(WidthError, match=r"width 0\.3 is not one of 0\.5, 1\.0; train it in"):
+        manifest.read(folder).engine("onnx", 0.3)
+
+
+def test_an_engine_of_other_weights_is_refused(folder: Path, document: dict[str, Any]) -> None:
+    document["weights"]["sha256"] = sha256(b"newer weights")
+    with pytest.raises(BundleError, match="made from other weights; make it anew with 'slimdet export"):
+        altered(folder, document).engine("onnx", 0.5)
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing"])
+def test_files_that_are_not_those_described_are_refused(folder: Path, damage: str) -> None:
+    read = manifest.read(folder)
+    for name in ("width-0.5.onnx", "weights.safetensors"):
+        (folder / name).unlink() if damage == "missing" else (folder / name).write_bytes(b"another")
+    for use in (read.weights, lambda: read.engine("onnx", 0.5)):
+        with pytest.raises(BundleError, match="get the bundle again"):
+            use()
+
+
+@pytest.mark.parametrize("name", ["../width-0.5.onnx", "/etc/hostname", "", ".", ".."])
+def test_files_outside_the_folder_are_refused(folder: Path, document: dict[str, Any], name: str) -> None:
+    document["engines"]["onnx"]["0.5"]["file"] = document["weights"]["file"] = name
+    read = altered(folder, document)
+    with pytest.raises(BundleError, match="lacks its file"):
+        read.engine("onnx", 0.5)
+    with pytest.raises(BundleError, match="lacks its file"):
+        read.weights()
+
+
+@pytest.mark.parametrize(
+    "engines", [None, [], {"onnx": None}, {"onnx": {"0.5": {}}}, {"onnx": {"wide": {}}}, {"onnx": {"0.5": [1]}}]
+)
+def test_malformed_engines_are_refused(folder: Path, document: dict[str, Any], engines: Any) -> None:
+    with pytest.raises(BundleError, match="export them again"):
+        altered(folder, document | {"engines": engines})
+
+
+def test_the_bundled_name_is_a_folder_of_the_package() -> None:
+    assert manifest.read("bundled").folder == manifest.bundled()
+
+
+def test_reading_needs_the_standard_library_alone() -> None:
+    code = (
+        "from slimdet import manifest; manifest.read('bundled').weights(); import sys; sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
