@@ -1,5 +1,6 @@
 """The five configs, and files of their grammar: read without executing, wrong ones answered with file and line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ def test_fields_hold_what_the_file_computes() -> None:
         ("total_epochs = 12", "work = 'a' * 10 ** 12", ["cannot be computed"]),
         ("total_epochs = 12", "total_epochs = 1 / 0", ["cannot be computed"]),
         ("total_epochs = 12", "total_epochs = (", ["not valid Python"]),
+        ("total_epochs = 12", "total_epochs = 12.0", ["total_epochs", "whole number"]),
+        ("total_epochs = 12", "total_epochs = 0", ["total_epochs=0", "at least 1"]),
+        ("imgs_per_gpu=2", "imgs_per_gpu=2 - 3", ["data.imgs_per_gpu=-1", "at least 1"]),
+        ("nms_thr=0.7", "nms_thr=7", ["test_cfg.rpn.nms_thr=7", "at least 0 and at most 1"]),
+        ("std=[58.395, 57.12, 57.375]", "std=[58.395, 0, 57.375]", ["img_norm_cfg.std[1]=0"]),
+        ("lr=0.02", "lr=1e999", ["optimizer.lr", "finite"]),
+        ("lr=0.02", "lr=0.02, lr=0.2", ["lr is given twice"]),
+        ("total_epochs = 12", "total_epochs = model.depth", ["code, not data"]),
+        ("total_epochs = 12", "total_epochs = 6; total_epochs += 6", ["code, not data"]),
+        ("total_epochs = 12", "total_epochs = f'{12}'", ["code, not data"]),
     ],
 )
 def test_mistakes_are_named_with_file_and_line(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
@@ -74,6 +85,21 @@ def test_mistakes_are_named_with_file_and_line(tmp_path: Path, old: str, new: st
     assert message.startswith(f"{path}:{line_of(path, new.strip())}: ")
     assert all(word in message for word in words)
     assert "\n" not in message
+
+
+def test_arithmetic_in_any_field(tmp_path: Path) -> None:
+    path = write(tmp_path, "img_scale=(1333, 800)", "img_scale=(2 * 256, 1000 // 3 - 13)")
+    path.write_text(path.read_text().replace("anchor_ratios=[0.5, 1.0, 2.0]", "anchor_ratios=[1 / 2, 2 ** 0, +2.0]"))
+    config = read_config(path)
+    assert config.data.train.img_scale == (512, 320)
+    assert config.model.rpn_head.anchor_ratios == (0.5, 1, 2.0)
+
+
+@pytest.mark.parametrize("change", [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n")])
+def test_files_of_other_editors(tmp_path: Path, change: Callable[[str], str]) -> None:
+    path = tmp_path / "x.py"
+    path.write_bytes(change(config_text("rpn")).encode())
+    assert read_config(path).total_epochs == 12
 
 
 def test_missing_parts_are_named(tmp_path: Path) -> None:
@@ -101,13 +127,24 @@ def test_the_originals_helpers_may_be_left_unused(tmp_path: Path) -> None:
     assert read_config(path).data.test.ann_file == "annotations/instances_val2017.json"
 
 
-def test_a_field_without_effect_is_answered(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ("depth=50,", "depth=50, with_cp=True,", "model.backbone.with_cp"),
+        ("neg_balance_thr=0,", "neg_balance_thr=0.1,", "train_cfg.rpn.sampler.neg_balance_thr"),
+        ("ignore_iof_thr=-1,", "ignore_iof_thr=0.5,", "train_cfg.rpn.assigner.ignore_iof_thr"),
+        ("add_gt_as_proposals=False", "add_gt_as_proposals=True", "train_cfg.rpn.sampler.add_gt_as_proposals"),
+        ("debug=False", "debug=True", "train_cfg.rpn.debug"),
+    ],
+)
+def test_a_field_without_effect_is_answered(tmp_path: Path, old: str, new: str, name: str) -> None:
     told: list[str] = []
-    path = write(tmp_path, "depth=50,", "depth=50, with_cp=True,")
+    path = write(tmp_path, old, new)
     read_config(path, warn=told.append)
     assert len(told) == 1
-    assert f"{path}:{line_of(path, 'with_cp')}" in told[0]
-    assert "model.backbone.with_cp" in told[0]
+    assert told[0].startswith(f"{path}:{line_of(path, new)}: ")
+    assert name in told[0]
+    assert "no effect" in told[0]
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a" * 3 + b"(" * 9999, b"\x00"])

@@ -1,5 +1,6 @@
 """The original's config files, checked against every field the original knew."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,12 @@ class _Checker:
         bad_bool = isinstance(value, bool) and field.kind in ("number", "whole number")
         if bad_bool or not isinstance(value, KINDS[field.kind]):
             raise self.wrong(path, value, _noun(field, article=True), line)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.wrong(path, value, "a finite number", line)
+        if isinstance(value, int | float) and not field.low <= value <= field.high:
+            limits = [f"{side} {limit:g}" for side, limit in (("at least", field.low), ("at most", field.high))]
+            shown = " and ".join(limit for limit in limits if "inf" not in limit)
+            raise self.file.error(line, f"{path}={value!r} is out of range; it can be {shown}")
         if field.only and value not in field.only:
             allowed = ", ".join(map(repr, field.only))
             hint = did_you_mean(value, [str(name) for name in field.only]) if isinstance(value, str) else ""

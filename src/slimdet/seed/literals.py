@@ -51,7 +51,7 @@ class LiteralFile:
         self.values = Section(1)
         self.used: set[str] = set()
         try:
-            source = self.path.read_text(encoding="utf-8")
+            source = self.path.read_text(encoding="utf-8-sig")
             statements = ast.parse(source, str(path)).body
             for statement in statements:
                 self._assign(statement)
@@ -116,6 +116,8 @@ class LiteralFile:
                 for name, item in value.items():
                     section.put(name, item, value.lines[name])
             elif isinstance(key, ast.Constant) and isinstance(key.value, str):
+                if key.value in section and isinstance(node, ast.Call):  # Python's own error, which parsing leaves out
+                    raise self.error(key.lineno, f"{key.value} is given twice")
                 section.put(key.value, value, key.lineno)
             else:
                 raise self.error(node.lineno, f"the keys of a dict are names, not {ast.unparse(key)}")

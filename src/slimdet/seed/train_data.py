@@ -94,7 +94,7 @@ def load(
         objects.labels,
         masks,
         proposals,
-        _moved(objects.crowds, frame, mirrored),
+        _moved(objects.crowds, frame, mirrored) if dataset.with_crowd else None,
     )
     return padded, target
 
