@@ -17,20 +17,28 @@ ROOT = Path(slimdet.__file__).parent
 LAYERS = {
     "command line": "__main__ cli command",
     "demo": "demo",
-    "verbs": "conversion training starting validation prediction profiling extraction doctor "
+    "verbs": "costs conversion training starting validation prediction profiling extraction doctor "
     "distillation sorting run_log settings seed.*",
+    "runtime": "runtime.*",
     "bundle": "bundle architecture image_size",
     "detectors": "detectors backbones weights "
     "seed.detector seed.rpn seed.roi_heads seed.pooler seed.anchors seed.boxes seed.masks seed.transform "
     "seed.config seed.schema seed.literals",
-    "core": "slimmable tracing scopes",
-    "results": "evaluation detections ground_truth report drawing",
+    "core": "slimmable sliced tracing scopes widths",
+    "results": "evaluation detections coco_results ground_truth report drawing",
     "data": "data.* images",
     "base": "assets.* manifest devices flags files errors __init__",
 }
 ORDER = list(LAYERS)
 
-LAZY = {"slim": "slimmable", "Slimmable": "slimmable", "load": "bundle", "save": "bundle"}  # names of slimdet itself
+LAZY = {  # names of slimdet itself
+    "slim": "slimmable",
+    "Slimmable": "slimmable",
+    "load": "bundle",
+    "save": "bundle",
+    "Runtime": "runtime.detector",
+    "Result": "runtime.result",
+}
 
 
 def module_name(file: Path) -> str:
@@ -112,7 +120,7 @@ def test_the_core_knows_torch_and_nothing_else() -> None:
     for module in LAYERS["core"].split():
         foreign = {source.split(".")[0] for source, _ in imported(FILES[module])} - set(sys.stdlib_module_names)
         assert foreign <= {"torch", "torchvision", "slimdet"}, module
-    assert GRAPH["slimmable"] <= {"scopes", "tracing", "errors"}
+    assert GRAPH["slimmable"] <= {"scopes", "sliced", "tracing", "widths", "errors"}
     assert not any(source.startswith("torchvision.models") for source, _ in imported(FILES["slimmable"]))
 
 

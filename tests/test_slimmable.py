@@ -21,7 +21,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from ready_made import GROUPED, READY_MADE, photographs, ready_made, same
 from slimdet.errors import ConfigError, SharingError, UnknownLayerError, WidthError
 from slimdet.scopes import Scope
-from slimdet.slimmable import Sliced, Slimmable, parse_width, slim
+from slimdet.sliced import Sliced
+from slimdet.slimmable import Slimmable, slim
+from slimdet.widths import parse_width
 
 ODD = (0.25, 0.3, 0.35, 2 / 3, 1.0)
 FITTING = (0.25, 0.375, 0.75, 1.0)
@@ -575,7 +577,7 @@ def test_scopes_that_narrow_nothing_or_would_narrow_classes_are_refused() -> Non
 
 
 def test_forward_at_unknown_widths_and_in_training_without_one(tiny: Slimmable) -> None:
-    with pytest.raises(WidthError, match=r"0\.6 is not one of 0\.25, 0\.5, 1\.0; train it in with.*0\.5,0\.6,1\.0"):
+    with pytest.raises(WidthError, match=r"0\.6 is not one of 0\.25, 0\.5, 1\.0; .*'slimdet calibrate --width 0\.6'"):
         tiny(photographs(), width=0.6)
     with pytest.raises(WidthError, match="training needs a width"):
         copy.deepcopy(tiny).train()(photographs(), [])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slimdet.errors import ConfigError
-from slimdet.slimmable import parse_widths
+from slimdet.widths import parse_widths
 
 
 @dataclass(frozen=True)

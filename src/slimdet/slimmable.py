@@ -2,194 +2,29 @@
 
 Each width is the ordinary detector built narrower, a *twin*. Its convolutions and linears hold the same Parameter
 objects as the widest detector and compute with their leading corner `weight[:out, :in]`; its norms are its own
-("Slimmable Neural Networks", ICLR 2019, section 3.2: switchable batch norm). The width is read once, in
-`Slimmable.forward`; nothing below knows it.
+("Slimmable Neural Networks", ICLR 2019, section 3.2: switchable batch norm), or share weight and bias too and own
+their statistics alone ("Universally Slimmable Networks", ICCV 2019, section 3.1), so that any width can be trained.
+The width is read once, in `Slimmable.forward`; nothing below knows it.
 
 Letters: B images, C channels of a layer in the widest detector, w width.
 """
 
 import copy
-import itertools
-import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from slimdet.errors import SharingError, UnknownLayerError, WidthError
+from slimdet.errors import ConfigError, UnknownLayerError, WidthError
 from slimdet.scopes import Scope, get_scope
-from slimdet.tracing import CONVOLUTIONS, NORMS, Geometry, trace
+from slimdet.sliced import Sliced, slice_layer, slice_norm
+from slimdet.tracing import CONVOLUTIONS, NORMS, trace
+from slimdet.widths import parse_plan, parse_width, parse_widths, width_key
 
-# ------------------------------------------------------------------------------------------------- widths
-
-
-def parse_width(width: Any) -> float:
-    """Return the width as it is stored and named everywhere: a float in (0, 1], rounded to 4 decimals.
-
-    Raises:
-        WidthError: not a number, NaN, or outside (0, 1].
-    """
-    try:
-        value = round(float(width), 4)
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
-    if isinstance(width, bool) or not 0 < value <= 1:
-        raise WidthError(f"width {width!r} is not a number in (0, 1], such as 0.25, 0.5 or 1.0")
-    return value
-
-
-def parse_widths(widths: Iterable[Any]) -> tuple[float, ...]:
-    """Return the widths in ascending order, each as `parse_width` gives it.
-
-    Raises:
-        WidthError: a malformed or repeated width, or 1.0 is missing.
-    """
-    values = sorted(parse_width(width) for width in widths)
-    for first, second in itertools.pairwise(values):
-        if first == second:
-            raise WidthError(f"width {first} is given twice (widths are rounded to 4 decimals); give each once")
-    if not values or values[-1] != 1.0:
-        raise WidthError(f"widths {tuple(values)} must contain 1.0, the detector itself; add 1.0")
-    return tuple(values)
-
-
-def width_key(width: float) -> str:
-    """The name of a width inside a state dict; a module's name may not hold a dot: 0.25 -> '0_25'."""
-    return str(width).replace(".", "_")
-
-
-# ------------------------------------------------------------------------------------------------- sliced layers
-
-
-class Sliced(nn.Module):
-    """Mixin over a convolution or linear class: the layer computes with a corner of a shared weight.
-
-    `_parameters["weight"]` is the widest layer's own Parameter object; `.weight`, which every subclass's forward
-    reads, is its leading corner. Shared tensors belong to the widest detector: a sliced layer neither saves, loads
-    nor converts them.
-    """
-
-    _corner: tuple[slice, ...]
-    _out: int
-    _own_bias: bool
-
-    @property
-    def weight(self) -> Tensor:
-        corner = cast(Tensor, self._parameters["weight"])[self._corner]
-        # A matrix product depends, in its last bit, on the distance between rows: take the one of an extracted layer.
-        return corner.contiguous() if corner.dim() == 2 else corner
-
-    @property
-    def bias(self) -> Tensor | None:
-        bias = self._parameters["bias"]
-        return bias if bias is None or self._own_bias else bias[: self._out]
-
-    def _shared(self) -> tuple[str, ...]:
-        return ("weight",) if self._own_bias else ("weight", "bias")
-
-    def _tie(self, widest: nn.Module) -> None:
-        """Hold the widest layer's Parameter objects again, after an operation that made new ones."""
-        for name in self._shared():
-            self._parameters[name] = widest._parameters[name]
-
-    def _without_shared(self, operation: Callable[[], Any]) -> None:
-        everything = self._parameters
-        self._parameters = {k: v for k, v in everything.items() if k not in self._shared()}
-        try:
-            operation()
-            everything.update(self._parameters)
-        finally:
-            self._parameters = everything
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Sliced":
-        raise SharingError(
-            "a width's layers share their weights with the other widths: convert or move the whole model, "
-            "model.to(...), or take a detector of its own with model.extract(width)"
-        )
-
-    def _apply_own(self, fn: Callable[..., Any]) -> None:
-        self._without_shared(lambda: super(Sliced, self)._apply(fn, recurse=False))
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        if self._own_bias:
-            bias = cast(Tensor, self._parameters["bias"])
-            destination[prefix + "bias"] = bias if keep_vars else bias.detach()
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._without_shared(lambda: super(Sliced, self)._load_from_state_dict(*args, **kwargs))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _new_sliced, (self._plain_class(),), self.__dict__  # the class is made at run time: name its parts
-
-    def _plain_class(self) -> type[nn.Module]:
-        return type(self).__bases__[1]
-
-    def _unslice(self) -> None:
-        """Turn this layer, in place, into the plain narrow layer that it computes."""
-        with torch.no_grad():
-            weight = self._parameters["weight"]
-            bias = self._parameters["bias"]
-            assert weight is not None
-            own = {"weight": nn.Parameter(self.weight.detach().clone(), weight.requires_grad), "bias": None}
-            if bias is not None:
-                own["bias"] = nn.Parameter(cast(Tensor, self.bias).detach().clone(), bias.requires_grad)
-        self.__class__ = self._plain_class()  # pyright: ignore[reportAttributeAccessIssue]
-        self._parameters = own
-        for name in ("_corner", "_out", "_own_bias"):
-            del self.__dict__[name]
-
-
-@cache
-def _sliced_class(plain: type[nn.Module]) -> type[Sliced]:
-    return cast(type[Sliced], type(f"Sliced{plain.__name__}", (Sliced, plain), {"__module__": __name__}))
-
-
-def _new_sliced(plain: type[nn.Module]) -> Sliced:
-    cls = _sliced_class(plain)
-    return cls.__new__(cls)
-
-
-def _slice_layer(layer: nn.Module, geometry: Geometry) -> None:
-    """Turn a convolution or linear, in place, into its sliced form."""
-    out, inputs, groups = geometry.outputs, geometry.inputs, geometry.groups
-    if isinstance(layer, nn.Linear):
-        corner = (slice(out), slice(inputs))
-        layer.out_features, layer.in_features = out, inputs
-    else:
-        conv = cast(nn.Conv2d, layer)
-        if isinstance(layer, nn.ConvTranspose2d):  # its weight is [in, out / groups, ...]
-            corner = (slice(inputs), slice(out // groups))
-        else:  # [out, in / groups, ...]
-            corner = (slice(out), slice(inputs // groups))
-        conv.out_channels, conv.in_channels, conv.groups = out, inputs, groups
-    layer.__class__ = _sliced_class(type(layer))  # pyright: ignore[reportAttributeAccessIssue]
-    sliced = cast(Sliced, layer)
-    sliced._corner, sliced._out, sliced._own_bias = corner, out, geometry.own_bias
-    if geometry.own_bias:
-        bias = cast(nn.Parameter, sliced._parameters["bias"])
-        sliced._parameters["bias"] = nn.Parameter(bias[:out].detach().clone(), bias.requires_grad)
-
-
-def _slice_norm(norm: nn.Module, channels: int) -> None:
-    """Turn a norm, in place, into one of its own over the leading channels."""
-    for name, parameter in norm._parameters.items():
-        if parameter is not None:
-            norm._parameters[name] = nn.Parameter(parameter[:channels].detach().clone(), parameter.requires_grad)
-    for name, buffer in norm._buffers.items():
-        if buffer is not None:  # num_batches_tracked has no channels
-            norm._buffers[name] = (buffer[:channels] if buffer.dim() else buffer).clone()
-    if isinstance(norm, nn.GroupNorm):
-        norm.num_groups = channels * norm.num_groups // norm.num_channels
-        norm.num_channels = channels
-    elif isinstance(norm, _BatchNorm):
-        norm.num_features = channels
-
-
-# ------------------------------------------------------------------------------------------------- the model
+NORM_SHARING = ("own", "shared")
+PASSING_TWINS = 32  # as many as there are widths to draw from
 
 
 def check_layers(detector: nn.Module) -> None:
@@ -216,22 +51,33 @@ def check_layers(detector: nn.Module) -> None:
             )
 
 
-def build_twin(detector: nn.Module, width: float, scope: Scope, example: tuple[Any, ...] | None = None) -> nn.Module:
+def build_twin(
+    detector: nn.Module,
+    width: float,
+    scope: Scope,
+    example: tuple[Any, ...] | None = None,
+    norms: str = "own",
+    plan: Mapping[str, float] | None = None,
+) -> nn.Module:
     """Build the detector at `width`: shared weights, own norms, and whatever else a module holds copied.
 
+    Args:
+        detector, width, scope, example, norms: as `slim` takes them.
+        plan: widths of the stages that differ from `width`.
+
     Raises:
-        WidthError: the width leaves a layer without a channel or splits a group.
+        WidthError: the width leaves a layer without a channel or splits a group, or the plan names no layer.
         UnknownLayerError: a layer that the dry run does not reach or that sees varying channels.
     """
     shared = {id(parameter): parameter for parameter in detector.parameters()}
     twin = copy.deepcopy(detector, cast(dict[int, Any], dict(shared)))
-    geometries = trace(twin, width, scope, example)
-    for name, geometry in geometries.items():
+    for name, geometry in trace(twin, width, scope, example, plan).items():
         layer = twin.get_submodule(name)
         if isinstance(layer, NORMS):
-            _slice_norm(layer, geometry.outputs)
+            slice_norm(layer, geometry.outputs, norms == "shared")
         else:
-            _slice_layer(layer, geometry)
+            geometry.own_bias &= norms == "own"
+            slice_layer(layer, geometry)
     return twin
 
 
@@ -253,8 +99,14 @@ class Slimmable(nn.Module):
     metrics: Mapping[str, Any] = {}
     training_settings: Mapping[str, Any] = {}
 
-    def __init__(self, detector: nn.Module, scope: Scope) -> None:
+    def __init__(
+        self, detector: nn.Module, scope: Scope, norms: str = "own", example: tuple[Any, ...] | None = None
+    ) -> None:
         super().__init__()
+        self.norms = norms
+        self.plans: dict[float, dict[str, float]] = {}
+        self._example = example
+        self._passing: dict[float, nn.Module] = {}  # twins of widths that training draws; they keep no statistics
         # The detector's parts are this module's parts, so that the widest's state dict keys are the ordinary ones;
         # the detector object itself stays out of the module tree.
         object.__setattr__(self, "_widest", detector)
@@ -273,6 +125,8 @@ class Slimmable(nn.Module):
     def twin(self, width: float) -> nn.Module:
         """Return the live detector of one width: weights shared with the others, norms its own.
 
+        In training, a model with shared norms has any width; in eval mode a width needs statistics of its own.
+
         Raises:
             WidthError: the model does not have this width.
         """
@@ -280,11 +134,52 @@ class Slimmable(nn.Module):
         if value == 1.0:
             return self._widest
         key = width_key(value)
-        if key not in self.twins:
-            known, more = ", ".join(map(str, self.widths)), ",".join(map(str, sorted((*self.widths, value))))
-            way = f"train it in with 'slimdet train --weights BUNDLE --widths {more}'"
-            raise WidthError(f"width {value} is not one of {known}; {way}")
-        return self.twins[key]
+        if key in self.twins:
+            return self.twins[key]
+        if self.training and self.norms == "shared":
+            return self._passing_twin(value)
+        known = ", ".join(map(str, self.widths))
+        raise WidthError(f"width {value} is not one of {known}; add it with 'slimdet calibrate --width {value}'")
+
+    def _passing_twin(self, width: float) -> nn.Module:
+        twin = self._passing.pop(width, None)
+        if twin is None:
+            twin = build_twin(self._widest, width, self.scope, self._example, self.norms)
+            if len(self._passing) >= PASSING_TWINS:
+                del self._passing[next(iter(self._passing))]
+        self._passing[width] = twin  # the last used at the end
+        return twin
+
+    @torch.no_grad()
+    def add(self, width: float, plan: Mapping[str, float] | None = None) -> nn.Module:
+        """Add a width, or replace one, and return its twin. Its statistics are not its own yet: calibrate them.
+
+        What belongs to each width starts as the leading channels of the nearest wider width's.
+
+        Args:
+            width: in (0, 1); with a plan, the name of the plan and the width of what it leaves out.
+            plan: widths by stage, as {"backbone.body.layer4": 0.5}; where several fit a layer, the longest name counts.
+
+        Raises:
+            WidthError: 1.0, or a width or plan that does not fit the detector.
+        """
+        value = parse_width(width)
+        if value == 1.0:
+            raise WidthError("width 1.0 is the detector itself and cannot be added")
+        stages = None if plan is None else parse_plan(plan)
+        twin = build_twin(self._widest, value, self.scope, self._example, self.norms, stages)
+        wider = self.twin(min(known for known in self.widths if known > value))
+        for name, module in twin.named_modules():
+            for key, own in _own_tensors(module).items():
+                given = cast(Tensor, getattr(wider.get_submodule(name), key))
+                if given.dim() and len(given) >= len(own):  # a plan may be wider here: the widest's stay then
+                    own.copy_(given[: len(own)])
+        twin.train(self.training)
+        self.twins[width_key(value)] = twin
+        self.plans.pop(value, None)
+        if stages is not None:
+            self.plans[value] = stages
+        return twin
 
     def forward(self, images: Any, targets: Any = None, width: float | None = None) -> Any:
         """Run the detector at one width.
@@ -326,10 +221,14 @@ class Slimmable(nn.Module):
 
     def tie(self) -> None:
         """Make every width hold the widest detector's Parameter objects again."""
+        self._passing.clear()
         for twin in self.twins.values():
             for name, module in twin.named_modules():
                 if isinstance(module, Sliced):
                     module._tie(self._widest.get_submodule(name))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_passing": {}}  # copies and files do without them
 
     def train(self, mode: bool = True) -> "Slimmable":
         self._widest.training = mode  # not part of the module tree, see __init__
@@ -349,6 +248,13 @@ class Slimmable(nn.Module):
         return self
 
 
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters and statistics of a twin's module that it does not share, by name."""
+    shared = module._shared() if isinstance(module, Sliced) else ()
+    tensors = {name: tensor for name, tensor in module._parameters.items() if name not in shared}
+    return {name: tensor for name, tensor in (tensors | module._buffers).items() if tensor is not None}
+
+
 def _retie(model: Slimmable, incompatible_keys: Any) -> None:
     model.tie()
 
@@ -358,6 +264,8 @@ def slim(
     widths: Iterable[float] = (0.25, 0.5, 0.75, 1.0),
     scope: str | Scope = "detector",
     example: tuple[Any, ...] | None = None,
+    norms: str = "own",
+    plans: Mapping[float, Mapping[str, float]] | None = None,
 ) -> Slimmable:
     """Make a detector slimmable. The detector handed over becomes width 1.0 and is not changed.
 
@@ -367,13 +275,19 @@ def slim(
         scope: "detector" narrows everything but the outputs; "backbone" what the original system narrows; or a Scope.
         example: positional arguments of a forward pass that reaches every layer, for the dry run that finds how many
             channels a layer receives; the default is a list of one image [3, 64, 64].
+        norms: "own": each width has its own norms, and in scope "detector" its own biases where no norm follows;
+            "shared": their weights and biases are shared slices, a width owns the norms' statistics alone. In training
+            such a model runs at any width, and widths can be added afterwards.
+        plans: for some of `widths`, widths by stage, as `Slimmable.add` takes them.
 
     Raises:
         WidthError: a malformed or repeated width, 1.0 missing, or a width that does not fit the detector.
         UnknownLayerError: a layer or bare parameter that cannot be narrowed.
-        ConfigError: no such scope.
+        ConfigError: no such scope, or `norms` is neither "own" nor "shared".
     """
     scope = get_scope(scope)
+    if norms not in NORM_SHARING:
+        raise ConfigError(f"norms {norms!r} is not one of {', '.join(map(repr, NORM_SHARING))}")
     values = parse_widths(widths)
     check_layers(detector)
     layers = [name for name, module in detector.named_modules() if isinstance(module, (*CONVOLUTIONS, nn.Linear))]
@@ -384,7 +298,9 @@ def slim(
             f"scope 'detector' finds no output layer in {type(detector).__name__}: pass a Scope that names those "
             "whose channels mean classes, boxes or masks"
         )
-    model = Slimmable(detector, scope)
+    model = Slimmable(detector, scope, norms, example)
+    model.plans = {parse_width(value): parse_plan(plan) for value, plan in (plans or {}).items()}
     for value in values[:-1]:
-        model.twins[width_key(value)] = build_twin(detector, value, scope, example)
+        twin = build_twin(detector, value, scope, example, norms, model.plans.get(value))
+        model.twins[width_key(value)] = twin
     return model

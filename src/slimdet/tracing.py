@@ -9,9 +9,10 @@ Letters: C channels of a layer in the widest detector, w width.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, cast
 
 import torch
@@ -40,15 +41,25 @@ class Geometry:
     own_bias: bool = False
 
 
-def trace(module: nn.Module, width: float, scope: Scope, example: tuple[Any, ...] | None) -> dict[str, Geometry]:
+def trace(
+    module: nn.Module,
+    width: float,
+    scope: Scope,
+    example: tuple[Any, ...] | None,
+    plan: Mapping[str, float] | None = None,
+) -> dict[str, Geometry]:
     """Return the geometry of every convolution, linear and norm of `module` at `width`, by dotted name.
 
+    Args:
+        plan: widths of stages that differ from `width`, by the beginning of their layers' dotted names.
+
     Raises:
-        WidthError: the width leaves a layer without a channel or splits a group.
+        WidthError: the width leaves a layer without a channel or splits a group, or the plan names no layer.
         UnknownLayerError: a layer is not reached, or is called with varying numbers of channels.
     """
-    run = _DryRun(module, width, scope)
+    run = _DryRun(module, width, scope, plan or {})
     layers = {n: m for n, m in module.named_modules() if isinstance(m, (*CONVOLUTIONS, nn.Linear, *NORMS))}
+    _check_stages(run.plan, [name for name in layers if scope.narrows(name)])
     training = {m: m.training for m in module.modules()}
     if example is None:
         reference = next(module.parameters())
@@ -60,12 +71,11 @@ def trace(module: nn.Module, width: float, scope: Scope, example: tuple[Any, ...
     except SlimdetError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise UnknownLayerError(
-            f"{type(module).__name__} does not run at width {width} "
-            f"(after {run.last or 'no layer'}: {reason[0] if reason else type(error).__name__}); "
-            "something in it depends on the number of channels"
-        ) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        where = f"{type(module).__name__} does not run at width {width} (after {run.last or 'no layer'}: {reason})"
+        if plan:
+            raise WidthError(f"{where}; a width plan gives what is added together the same width") from error
+        raise UnknownLayerError(f"{where}; something in it depends on the number of channels") from error
     finally:
         for m, mode in training.items():
             m.training = mode
@@ -76,8 +86,8 @@ def trace(module: nn.Module, width: float, scope: Scope, example: tuple[Any, ...
 
 
 class _DryRun:
-    def __init__(self, module: nn.Module, width: float, scope: Scope) -> None:
-        self.module, self.width, self.scope = module, width, scope
+    def __init__(self, module: nn.Module, width: float, scope: Scope, plan: Mapping[str, float]) -> None:
+        self.module, self.width, self.scope, self.plan = module, width, scope, plan
         self.found: dict[str, Geometry] = {}
         self.normed: set[str] = set()  # layers with a norm right behind them
         self.last = ""
@@ -131,17 +141,24 @@ class _DryRun:
             groups, rest = divmod(received, layer.in_channels // layer.groups)
             out = groups * (layer.out_channels // layer.groups)
             narrowed = received < layer.in_channels
-            if rest or (narrowed and self.scope.narrows(name) and out != int(self.width * layer.out_channels)):
+            if rest or (
+                narrowed and self.scope.narrows(name) and out != int(self._width_of(name) * layer.out_channels)
+            ):
                 raise self._misfit(name, f"{received} channels, not a whole number of groups")
         self._remember(name, Geometry(received, out, groups))
-        spatial = type(layer).forward(surrogate, x[:, :1].to("meta"), *args).shape[2:]  # pyright: ignore
+        spatial = type(layer).forward(surrogate, x[:, :1].to("meta", torch.float32), *args).shape[2:]  # pyright: ignore
         return self._result(name, x, (x.shape[0], out, *spatial))
 
+    def _width_of(self, name: str) -> float:
+        stages = [stage for stage in self.plan if name == stage or name.startswith(stage + ".")]
+        return self.plan[max(stages, key=len)] if stages else self.width
+
     def _narrowed(self, name: str, channels: int) -> int:
-        out = int(self.width * channels) if self.scope.narrows(name) else channels
+        width = self._width_of(name)
+        out = int(width * channels) if self.scope.narrows(name) else channels
         if out == 0:
             least = _ceil4(1 / channels)
-            raise WidthError(f"width {self.width} leaves {name} ({channels} channels) without one; use {least} or more")
+            raise WidthError(f"width {width} leaves {name} ({channels} channels) without one; use {least} or more")
         return out
 
     def _received(self, name: str, received: int, full: int) -> int:
@@ -160,10 +177,19 @@ class _DryRun:
         return result
 
     def _misfit(self, name: str, what: str) -> WidthError:
-        below, above = _nearest_fits(self.module, name, self.width, self.scope)
+        width = self._width_of(name)
+        below, above = _nearest_fits(self.module, name, width, self.scope)
         fits = " and ".join(str(w) for w in (below, above) if w is not None)
         kind = type(self.module.get_submodule(name)).__name__
-        return WidthError(f"width {self.width} gives {name} ({kind}) {what}; the nearest widths that fit are {fits}")
+        return WidthError(f"width {width} gives {name} ({kind}) {what}; the nearest widths that fit are {fits}")
+
+
+def _check_stages(plan: Mapping[str, float], layers: Sequence[str]) -> None:
+    for stage in plan:
+        if not any(layer == stage or layer.startswith(stage + ".") for layer in layers):
+            known = sorted({layer[: layer.rfind(".")] for layer in layers})
+            near = ", ".join(get_close_matches(stage, known, n=2, cutoff=0.4)) or "backbone.body.layer4"
+            raise WidthError(f"the width plan names {stage!r}, where nothing narrows; did you mean {near}?")
 
 
 def _single_channel(layer: nn.Conv2d) -> nn.Module:

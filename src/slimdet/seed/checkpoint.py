@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from slimdet.errors import WeightsError
 from slimdet.files import atomic_write
-from slimdet.slimmable import Slimmable, width_key
+from slimdet.slimmable import Slimmable
+from slimdet.widths import width_key
 
 State = dict[str, Tensor]
 Warn = Callable[[str], None]
@@ -115,12 +116,15 @@ def _reason(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------------- fitting
 
 
-def load(model: Slimmable, path: str | Path, lenient: bool = False, warn: Warn = print) -> dict[str, Any]:
+def load(
+    model: Slimmable, path: str | Path, lenient: bool = False, warn: Warn = print, advice: str = ""
+) -> dict[str, Any]:
     """Put a detection checkpoint's weights into a model, by name; return the checkpoint's other entries ("meta").
 
     Args:
         model: built from the checkpoint's config and slimmed with scope "backbone".
         lenient: load what fits and warn of the rest, instead of refusing.
+        advice: what to do about entries that do not fit; it ends the error.
 
     Raises:
         WeightsError: as `read`, or entries are missing, unexpected or of another shape: all are listed.
@@ -132,7 +136,7 @@ def load(model: Slimmable, path: str | Path, lenient: bool = False, warn: Warn =
     problems = differences(given, shapes)
     if problems:
         if not lenient:
-            raise WeightsError(f"{path} does not fit the config: {problems}; --lenient loads what fits")
+            raise WeightsError(f"{path} does not fit the config: {problems}{advice}")
         warn(f"warning: {path}: {problems}; the rest is loaded")
     for name, ours in wanted.items():
         if name in given and tuple(given[name].shape) == shapes[name]:

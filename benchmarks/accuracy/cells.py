@@ -1,0 +1,82 @@
+"""What the accuracy study runs, in order: the decisive comparisons first.
+
+A cell is one training: a method, the widths it trains, scope, data, learning rate, seed. It leaves one file
+`rows/<name>.json`; a cell whose row exists is not run again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+QUARTERS = (0.25, 0.5, 0.75, 1.0)
+
+# Shared by all methods: the same images in the same order, the same number of steps, the same start.
+COMMON: dict[str, Any] = {
+    "backbone": "resnet50_thin",
+    "neck": "light",
+    "norm": "batch",
+    "imgsz": 128,
+    "epochs": 2.0,
+    "batch": 16,
+    "schedule": "cosine",
+    "warmup": 500,
+    "ema": 0.99,
+    "bf16": True,
+}
+
+# What a slimmable detector adds to the paper's plain sum.
+METHODS: dict[str, dict[str, Any]] = {
+    "individual": {},
+    "individual-taught": {"distill": 2.0},  # by the individual of width 1.0 of the same seed
+    "plain": {},
+    "distill": {"distill": 2.0},
+    "balance": {"distill": 2.0, "balance": 0.5},
+    "range": {"distill": 2.0, "sampling": "range"},
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the study."""
+
+    method: str
+    seed: int = 0
+    width: float | None = None  # of an individual; None is a slimmable detector at all of `QUARTERS`
+    lr: float = 0.03
+    scope: str = "detector"
+    data: str = "animalpose"
+    sort: bool = True
+
+    @property
+    def name(self) -> str:
+        parts = [self.data, self.scope, self.method]
+        if self.width is not None:
+            parts.append(f"{self.width}")
+        if not self.sort:
+            parts.append("unsorted")
+        return "-".join([*parts, f"lr{self.lr:g}", f"seed{self.seed}"])
+
+
+def individuals(seed: int, *widths: float, **changes: Any) -> list[Cell]:
+    return [Cell("individual", seed, width, **changes) for width in widths]
+
+
+CELLS: tuple[Cell, ...] = (
+    # Slimmable against individual at the ends, scope detector, three seeds.
+    *(cell for seed in range(3) for cell in (*individuals(seed, 0.25, 1.0), Cell("distill", seed))),
+    # Learning rates of both: chosen on the `tune` images, which nothing trains on.
+    *(cell for lr in (0.015, 0.06) for cell in (*individuals(0, 0.25, 1.0, lr=lr), Cell("distill", 0, lr=lr))),
+    # The widths between.
+    *(cell for seed in range(3) for cell in individuals(seed, 0.5, 0.75)),
+    # What the ingredients are worth.
+    Cell("plain"),
+    Cell("balance"),
+    Cell("range"),
+    Cell("distill", sort=False),
+    *(Cell("individual-taught", seed, 0.25) for seed in range(3)),
+    # The backbone alone narrows.
+    *(
+        cell
+        for seed in range(3)
+        for cell in (*individuals(seed, 0.25, scope="backbone"), Cell("distill", seed, scope="backbone"))
+    ),
+)

@@ -1,0 +1,172 @@
+"""The accuracy study: run the cells of cells.py that have no row yet, each at most 25 minutes of two cores.
+
+    python benchmarks/accuracy/study.py --shared ../shared [--threads 2] [--device auto] [--limit N] [NAME ...]
+
+An interrupted cell goes on from its checkpoint in runs/accuracy. Two processes may run at once: each takes cells that
+the other has not begun.
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from cells import CELLS, COMMON, METHODS, QUARTERS, Cell
+from matches import match
+
+from slimdet.data.coco import CocoDataset
+from slimdet.data.transforms import augmentation
+from slimdet.detections import detect
+from slimdet.devices import choose_device
+from slimdet.evaluation import evaluate
+from slimdet.files import atomic_write
+from slimdet.run_log import RunLog
+from slimdet.settings import TrainSettings
+from slimdet.slimmable import Slimmable, slim
+from slimdet.starting import starting_model
+from slimdet.training import Trainer
+
+ROWS = Path(__file__).parent / "rows"
+WORK = Path("runs/accuracy")
+TUNE_PERCENT = 10  # of the training images, held out to choose learning rates
+SORTING_IMAGES = 64
+
+
+def split(shared: Path, data: str, part: str) -> tuple[Path, Path]:
+    """Annotations and images of `fit`, `tune` (both of the training images) or `val`."""
+    folder = shared / "data" / data
+    if part == "val":
+        return folder / "annotations" / "instances_val.json", folder / "images"
+    file = WORK / "data" / f"{data}-{part}.json"
+    if not file.exists():
+        coco = json.loads((folder / "annotations" / "instances_train.json").read_text())
+        images = [image for image in coco["images"] if _held_out(image["file_name"]) == (part == "tune")]
+        kept = {image["id"] for image in images}
+        annotations = [item for item in coco["annotations"] if item["image_id"] in kept]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as temporary:
+            temporary.write_text(json.dumps(coco | {"images": images, "annotations": annotations}))
+    return file, folder / "images"
+
+
+def _held_out(file_name: str) -> bool:
+    return int(hashlib.sha1(Path(file_name).name.encode()).hexdigest(), 16) // 100 % 100 < TUNE_PERCENT
+
+
+def start(cell: Cell, settings: TrainSettings, dataset: CocoDataset, weights: Path) -> Slimmable:
+    """The slimmable start of all methods; for an individual its corner, as a model of its own."""
+    torch.manual_seed(cell.seed)
+    sample = (dataset[index][0] for index in range(0, len(dataset), math.ceil(len(dataset) / SORTING_IMAGES)))
+    model = starting_model(
+        settings.model,
+        dataset.classes,
+        QUARTERS,
+        cell.scope,
+        str(weights),
+        backbone=settings.backbone,
+        neck=settings.neck,
+        norm=settings.norm,
+        frozen_norms=settings.frozen_norms,
+        imgsz=settings.imgsz,
+        sort_by=sample if cell.sort else None,
+    )
+    return model if cell.width is None else slim(model.extract(cell.width), (1.0,))
+
+
+def run(cell: Cell, shared: Path, device: str) -> dict[str, Any]:
+    """Train and measure a cell; its row."""
+    weights = shared / "data" / "weights" / "resnet50_thin0.5_open_nsfw_fp16.pth"
+    widths = QUARTERS if cell.width is None else (1.0,)
+    settings = TrainSettings(
+        data=cell.data,
+        weights=weights.name,
+        widths=widths,
+        scope=cell.scope,
+        lr=cell.lr,
+        seed=cell.seed,
+        device=device,
+        **COMMON | METHODS[cell.method],
+    )
+    dataset = CocoDataset(*split(shared, cell.data, "fit"), augmentation(settings.augment), train=True)
+    folder = WORK / cell.name
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.process_time()
+    trainer = Trainer(start(cell, settings, dataset, weights), dataset, settings)
+    if (folder / "last.pt").exists():
+        trainer.load(folder / "last.pt")
+    with RunLog(folder, asdict(settings)) as log:
+        trainer.run(folder / "last.pt", log)
+    trained = time.process_time()
+    model = copy.deepcopy(trainer.result).eval()
+    measured: dict[str, Any] = {}
+    for width in model.widths:
+        name = str(width if cell.width is None else cell.width)
+        measured[name] = {part: _measure(model, width, shared, cell.data, part, device) for part in ("tune", "val")}
+    return {
+        "cell": asdict(cell),
+        "settings": asdict(settings) | {"held_out_percent": TUNE_PERCENT},
+        "steps": trainer.step,
+        "cpu_seconds": {"training": round(trained - began), "all": round(time.process_time() - began)},
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {choose_device(device).type}",
+        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
+        "widths": measured,
+    }
+
+
+def _measure(model: Slimmable, width: float, shared: Path, data: str, part: str, device: str) -> dict[str, Any]:
+    dataset = CocoDataset(*split(shared, data, part))
+    place = choose_device(device)
+    found = detect(lambda images: model(images, width=width), dataset, place)
+    numbers = evaluate(dataset.coco, found)
+    return numbers | ({"matches": match(dataset.coco, found).to_text()} if part == "val" else {})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="cells to run (default: all that have no row)")
+    parser.add_argument("--shared", type=Path, required=True, help="folder with data/ (data/README.md)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--limit", type=int, help="stop after this many cells")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    cells = [cell for cell in CELLS if not options.names or cell.name in options.names]
+    done = 0
+    for cell in cells:
+        row = ROWS / f"{cell.name}.json"
+        claim = WORK / cell.name / f"claimed-{os.getpid()}"
+        if row.exists() or _taken(claim.parent):
+            continue
+        claim.parent.mkdir(parents=True, exist_ok=True)
+        claim.touch()
+        try:
+            content = run(cell, options.shared, options.device)
+        finally:
+            claim.unlink()
+        with atomic_write(row) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        aps = {width: round(parts["val"]["bbox"]["AP"], 4) for width, parts in content["widths"].items()}
+        print(cell.name, aps, content["cpu_seconds"], flush=True)
+        done += 1
+        if options.limit and done >= options.limit:
+            break
+
+
+def _taken(folder: Path) -> bool:
+    """Whether a process that still runs has begun this cell."""
+    pids = [int(file.name.removeprefix("claimed-")) for file in folder.glob("claimed-*")]
+    return any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+if __name__ == "__main__":
+    main()
