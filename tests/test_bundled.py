@@ -47,6 +47,13 @@ def test_recorded_accuracy_is_that_of_the_shipped_weights(model: slimdet.Slimmab
         assert recorded[name] == pytest.approx(value, abs=0.02), name
 
 
+def test_recorded_costs_are_those_of_the_shipped_weights(model: slimdet.Slimmable) -> None:
+    for width, numbers in DOCUMENT["metrics"].items():
+        plain = model.extract(float(width))
+        assert numbers["cost"]["parameters"] == sum(parameter.numel() for parameter in plain.parameters())
+        assert f"{numbers['cost']['macs'] / 1e9:.2f} G" in CARD
+
+
 @pytest.mark.parametrize("page", [CARD, README])
 def test_tables_show_the_recorded_accuracy(page: str) -> None:
     for width, numbers in DOCUMENT["metrics"].items():

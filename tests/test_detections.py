@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimdet.detections import check_classes, detect, encode_mask, to_coco
+from slimdet.detections import check_classes, detect, to_coco
 from slimdet.errors import DataError
 from slimdet.ground_truth import rle_functions
 
@@ -57,14 +57,6 @@ class TestToCoco:
     def test_labels_outside_the_classes_are_refused(self, label: int) -> None:
         with pytest.raises(DataError, match=f"image 7: label {label} is not in 1..2"):
             to_coco(output(labels=torch.tensor([1, label])), 7, (30, 40))
-
-
-def test_encode_mask_keeps_every_pixel() -> None:
-    mask = np.random.default_rng(0).random((13, 17)) > 0.5
-    rle = encode_mask(mask)
-    assert rle["size"] == [13, 17]
-    assert isinstance(rle["counts"], str)
-    np.testing.assert_array_equal(rle_functions().decode(rle), mask)
 
 
 @dataclass

@@ -117,12 +117,11 @@ def commands() -> str:
     return "\n".join([*lines, ""])
 
 
-def card(model: Slimmable, document: dict[str, Any], time: str) -> str:
-    costs = profiling.profile(model, repeats=1)
+def card(document: dict[str, Any], time: str) -> str:
     widest = document["metrics"]["1.0"]["bbox"]["AP"]
     rows = []
     for width, numbers in document["metrics"].items():
-        cost, box = costs["widths"][width], numbers["bbox"]
+        cost, box = numbers["cost"], numbers["bbox"]
         rows.append(
             f"| {width} | {cost['parameters'] / 1e6:.2f} M | {cost['macs'] / 1e9:.2f} G | {box['AP']:.3f} "
             f"| {box['AP50']:.3f} | {box['AP75']:.3f} | {box['AP'] / widest:.0%} "
@@ -132,7 +131,7 @@ def card(model: Slimmable, document: dict[str, Any], time: str) -> str:
         widths=", ".join(document["metrics"]),
         megabytes=document["weights"]["bytes"] / 2**20,
         assets=len(CocoDataset(VAL / "instances_val.json", VAL / "images")),
-        imgsz=costs["imgsz"],
+        imgsz=document["architecture"]["imgsz"][0],
         rows="\n".join(rows),
         commands=commands(),
         seed=RECIPE["seed"],
@@ -166,10 +165,12 @@ def main() -> None:
     metrics = measured(model, CocoDataset(split.annotations, split.images))
     for width, numbers in measured(model, CocoDataset(VAL / "instances_val.json", VAL / "images")).items():
         metrics[width]["assets"] = numbers
+    for width, cost in profiling.profile(model, repeats=1)["widths"].items():
+        metrics[width]["cost"] = {name: cost[name] for name in ("parameters", "macs")}
     bundle.save(model, shipped, metrics=metrics, half=True)
     document = json.loads((shipped / bundle.MODEL).read_text())
     with atomic_write(shipped / "README.md") as temporary:
-        temporary.write_text(card(model, document, training_time(options.run)), encoding="utf-8")
+        temporary.write_text(card(document, training_time(options.run)), encoding="utf-8")
     print(f"the bundled model is in {shipped}; look at its README.md and commit it")
 
 

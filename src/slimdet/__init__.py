@@ -5,13 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slimdet.bundle import load, save
+    from slimdet.runtime.detector import Runtime
+    from slimdet.runtime.result import Result
     from slimdet.slimmable import Slimmable, slim
 
 __version__ = "0.1.0"
-__all__ = ["Slimmable", "load", "save", "slim"]
+__all__ = ["Result", "Runtime", "Slimmable", "load", "save", "slim"]
 
 # Resolved on first use: `import slimdet` must not import torch.
-_HOME = {"slim": "slimmable", "Slimmable": "slimmable", "save": "bundle", "load": "bundle"}
+_HOME = {
+    "slim": "slimmable",
+    "Slimmable": "slimmable",
+    "save": "bundle",
+    "load": "bundle",
+    "Runtime": "runtime.detector",
+    "Result": "runtime.result",
+}
 
 
 def __getattr__(name: str) -> Any:

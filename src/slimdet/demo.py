@@ -1,21 +1,23 @@
-"""The first minute: the bundled model on the bundled photographs, at every width."""
+"""The first minute: the bundled model on the bundled photographs, at every width. No torch, unless it is the engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import torch
 from PIL import Image
 from rich.console import Group
 
-from slimdet import bundle, manifest, profiling, report
+from slimdet import manifest, report
 from slimdet.assets import PHOTOGRAPHS
+from slimdet.costs import latencies
 from slimdet.drawing import side_by_side
 from slimdet.errors import BundleError
 from slimdet.files import atomic_write, new_run_dir
-from slimdet.images import read_image
-from slimdet.prediction import detect_image, drawn, find_images
+from slimdet.prediction import find_images
+from slimdet.runtime.detector import Runtime
 
 CONFIDENCE = 0.5
 
@@ -29,35 +31,34 @@ class Demo:
     found: dict[str, dict[str, list[str]]]  # photograph -> width -> "name score"
 
 
-def demo(out: Path | None = None) -> Demo:
+def demo(out: Path | None = None, engine: str = "auto", device: str = "auto", threads: int | None = None) -> Demo:
     """Run the bundled model on the bundled photographs and write pictures and a plot to `out` or `runs/demo`.
+
+    Engine, device and threads are arguments of `slimdet.Runtime`. The plot needs matplotlib and is left out without.
 
     Raises:
         BundleError: the installation has no bundled model.
+        ConfigError: the engine or device is not to be had here.
     """
     if not (manifest.bundled() / manifest.MODEL).is_file():
         raise BundleError("this installation has no bundled model; get slimdet again, or make one with 'make bundled'")
-    model = bundle.load("bundled")
+    detector = Runtime("bundled", engine=engine, conf=CONFIDENCE, device=device, threads=threads).prepare()
     folder = new_run_dir("demo", _usual(out))
-    costs = profiling.profile(model, repeats=15)["widths"]
+    rows = _rows(detector)
     found: dict[str, dict[str, list[str]]] = {}
-    counts = dict.fromkeys(costs, 0)
     for photograph in find_images([str(PHOTOGRAPHS)]):
-        pixels = read_image(photograph)
         panels: list[tuple[str, Image.Image]] = []
-        for width in reversed(model.widths):
-            result = detect_image(model, pixels, width, CONFIDENCE, torch.device("cpu"))
-            key = str(width)
-            names = [model.classes[label - 1] for label in result["labels"].tolist()]
-            found.setdefault(photograph.stem, {})[key] = _listed(names, result["scores"].tolist())
-            counts[key] += len(names)
-            title = f"width {width}   {costs[key]['macs'] / 1e9:.2f} G   {costs[key]['latency_ms']:.0f} ms"
-            panels.append((title, drawn(pixels, result, model.classes)))
+        for width in reversed(detector.widths):
+            result = detector(photograph, width)
+            row = rows[str(width)]
+            row["detections"] += len(result)
+            found.setdefault(photograph.stem, {})[str(width)] = _listed(result.names, result.scores.tolist())
+            panels.append((f"width {width}   {row['latency_ms']:.0f} ms", result.plot()))
         with atomic_write(folder / f"{photograph.stem}.jpg") as temporary:
             side_by_side(panels, height=360).save(temporary, quality=90)
-    rows = {width: _row(costs[width], counts[width], model.metrics.get(width, {})) for width in costs}
-    points = {width: (row["latency_ms"], row["AP"]) for width, row in rows.items()}
-    report.plot_accuracy_latency(points, folder / "accuracy-latency.png", "one set of weights, every width")
+    if find_spec("matplotlib"):
+        points = {width: (row["latency_ms"], row["AP"]) for width, row in rows.items()}
+        report.plot_accuracy_latency(points, folder / "accuracy-latency.png", "one set of weights, every width")
     return Demo(folder, rows, found)
 
 
@@ -65,7 +66,7 @@ def view(result: Demo) -> Group:
     """The table, the pictures and what to try next."""
     return Group(
         report.cost_table(result.widths),
-        f"pictures and the plot are in {result.run}\n\nnext:\n"
+        f"pictures are in {result.run}\n\nnext:\n"
         "  slimdet predict YOUR_PHOTO.jpg --model bundled --width 0.5\n"
         "  slimdet profile --model bundled\n"
         "  slimdet train --data DATA.yaml --weights bundled      your own classes",
@@ -78,9 +79,17 @@ def _usual(out: Path | None) -> Path | None:
     return out if out is not None or first.exists() else first
 
 
-def _row(cost: dict[str, Any], detections: int, metrics: dict[str, Any]) -> dict[str, float]:
-    kept = {name: cost[name] for name in ("parameters", "macs", "latency_ms")}
-    return kept | {"detections": detections, "AP": metrics.get("bbox", {}).get("AP", -1)}
+def _rows(detector: Runtime) -> dict[str, dict[str, Any]]:
+    """For each width what is recorded of it, its latency here, and no detection yet."""
+    rows: dict[str, dict[str, Any]] = {}
+    for width, runs in latencies(detector, detector.session(1.0).sides[0], repeats=15).items():
+        recorded = detector.manifest.metrics.get(str(width), {})
+        rows[str(width)] = recorded.get("cost", {}) | {
+            "latency_ms": median(runs),
+            "detections": 0,
+            "AP": recorded.get("bbox", {}).get("AP", -1),
+        }
+    return rows
 
 
 def _listed(names: Sequence[str], scores: Sequence[float]) -> list[str]:

@@ -6,13 +6,12 @@ N detections, K classes, H x W pixels.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from slimdet.coco_results import coco_results
 from slimdet.data.loader import loader
 from slimdet.errors import DataError
-from slimdet.ground_truth import rle_functions
 
 
 class DetectionData(Protocol):
@@ -38,30 +37,10 @@ def to_coco(result: Mapping[str, Tensor], image_id: int, category_ids: Sequence[
     Raises:
         DataError: a box or score that is not finite, or a label outside 1..K.
     """
-    boxes = result["boxes"].detach().cpu().double()
-    scores = result["scores"].detach().cpu().double()
-    labels = result["labels"].tolist()
-    if not (boxes.isfinite().all() and scores.isfinite().all()):
-        raise DataError(
-            f"image {image_id}: the detector gave a box or score that is not finite; its weights are broken"
-        )
-    for label in labels:
-        if not 1 <= label <= len(category_ids):
-            raise DataError(f"image {image_id}: label {label} is not in 1..{len(category_ids)}, the number of classes")
-    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)  # [N, 4] x, y, width, height
-    found: list[dict[str, Any]] = [
-        {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
-        for label, box, score in zip(labels, boxes.tolist(), scores.tolist(), strict=True)
-    ]
-    for item, mask in zip(found, result.get("masks", ()), strict="masks" in result):
-        item["segmentation"] = encode_mask(mask[0].cpu().numpy() > 0.5)
-    return found
-
-
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """A boolean mask [H, W] as COCO's compressed RLE: {"size": [H, W], "counts": str}."""
-    rle = rle_functions().encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+    boxes, scores = (result[key].detach().cpu().double().numpy() for key in ("boxes", "scores"))
+    labels = result["labels"].cpu().numpy()
+    masks = result["masks"][:, 0].cpu().numpy() > 0.5 if "masks" in result else None
+    return coco_results(boxes, labels, scores, masks, image_id, category_ids)
 
 
 def detect(

@@ -81,6 +81,10 @@ class Manifest:
         return self.document.get("training") or {}
 
     @property
+    def weights_file(self) -> Path:
+        return self.folder / self.document["weights"]["file"]
+
+    @property
     def weights_sha256(self) -> str:
         return self.document["weights"]["sha256"]
 
@@ -125,6 +129,14 @@ class Manifest:
         if entry["weights"] != self.weights_sha256:
             raise BundleError(f"{self.name}: {entry['file']} was made from other weights; make it anew with '{way}'")
         return self._checked(entry["file"], entry["sha256"])
+
+    def engine_files(self, kind: str, width: float) -> list[Path]:
+        """The files that one width needs on disk: its engine, and the weights that a linked one points into.
+
+        Raises:
+            BundleError, WidthError: as for `engine`.
+        """
+        return [self.engine(kind, width)]
 
     def _checked(self, name: str, sha256: str) -> Path:
         """The file of this name in the bundle's own folder, which must have this sha256."""

@@ -1,29 +1,19 @@
-"""Detect objects in images: drawn pictures, COCO JSON, one line per image."""
+"""Detect objects in images: drawn pictures, COCO JSON, one line per image. No torch, unless it is the engine."""
 
 import glob
 import json
 import sys
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-from slimdet import bundle
 from slimdet.data.annotated import images_in
-from slimdet.detections import to_coco
-from slimdet.devices import choose_device
-from slimdet.drawing import draw
 from slimdet.errors import DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
-from slimdet.image_size import set_image_size
-from slimdet.images import read_image
-from slimdet.slimmable import Slimmable
+from slimdet.runtime.detector import Picture, Runtime
+from slimdet.runtime.result import Result
 
 
 @dataclass
@@ -57,22 +47,6 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def detect_image(model: Slimmable, pixels: Any, width: float, conf: float, device: torch.device) -> dict[str, Tensor]:
-    """Detect objects in one RGB array [H, W, 3]; detections under `conf` are left out."""
-    image = torch.from_numpy(pixels).to(device).permute(2, 0, 1).float().div(255)  # [3, H, W]
-    with torch.no_grad():
-        result = model([image], width=width)[0]
-    kept = result["scores"] >= conf
-    return {name: value[kept].cpu() for name, value in result.items()}
-
-
-def drawn(pixels: Any, result: dict[str, Tensor], classes: tuple[str, ...]) -> Image.Image:
-    """The image with its boxes, names, scores and masks."""
-    names = [classes[label - 1] for label in result["labels"].tolist()]
-    masks = result["masks"].numpy() if "masks" in result else None
-    return draw(pixels, result["boxes"].numpy(), names, result["scores"].tolist(), masks, classes)
-
-
 def predict(
     sources: Sequence[str],
     model: str,
@@ -81,23 +55,21 @@ def predict(
     imgsz: int | None = None,
     device: str = "auto",
     out: Path | None = None,
+    engine: str = "auto",
+    threads: int | None = None,
+    batch: int = 8,
 ) -> Predictions:
     """Detect objects in every image and write drawn pictures and `detections.json` to `out` or `runs/predict-N`.
 
-    Broken files are named, counted and skipped.
+    Broken files are named, counted and skipped. `model` to `threads` are arguments of `slimdet.Runtime`; `batch` images
+    are read at a time, and those of one size run together.
 
     Raises:
-        BundleError, WidthError, DataError: what was given cannot be used.
+        BundleError, ConfigError, WidthError, DataError: what was given cannot be used.
     """
     files = find_images(sources)
-    slimmable = bundle.load(model)
-    detector = slimmable.twin(width)
-    if imgsz is not None:
-        set_image_size(slimmable, imgsz)
-    _keep_down_to(conf, detector)
-    place = choose_device(device)
-    slimmable.to(place)
-    classes, ids = slimmable.classes, slimmable.category_ids
+    detector = Runtime(model, width, engine, conf, device, threads, imgsz).prepare([width])
+    classes, ids = detector.classes, detector.category_ids
     folder = new_run_dir("predict", out)
     coco: dict[str, Any] = {
         "images": [],
@@ -106,41 +78,33 @@ def predict(
     }
     predictions = Predictions(folder, coco)
     taken: set[str] = set()
-    for number, file in enumerate(files, 1):
-        try:
-            pixels = read_image(file)
-            _check_shape(file, pixels, detector)
-        except ImageError as error:
-            predictions.broken[str(file)] = str(error)
-            print(f"skipped {error}", file=sys.stderr)
-            continue
-        started = time.perf_counter()
-        result = detect_image(slimmable, pixels, width, conf, place)
-        elapsed = 1000 * (time.perf_counter() - started)
-        height, width_px = pixels.shape[:2]
+    for number, file, result in _results(detector, files, batch, predictions.broken):
+        width_px, height = result.image_size
         coco["images"].append({"id": number, "file_name": str(file), "height": height, "width": width_px})
-        for found in to_coco(result, number, ids):
+        for found in result.to_coco(number):
             coco["annotations"].append(found | {"id": len(coco["annotations"]) + 1})
-        with atomic_write(folder / _picture_name(file, taken)) as temporary:
-            drawn(pixels, result, classes).save(temporary, quality=92)
-        print(f"{file}: {width_px}x{height}, {_counted(result, classes)}, {elapsed:.1f} ms", file=sys.stderr)
+        result.save(folder / _picture_name(file, taken))
+        elapsed = result.speed["inference_ms"]
+        print(f"{file}: {width_px}x{height}, {_counted(result)}, {elapsed:.1f} ms", file=sys.stderr)
     with atomic_write(folder / "detections.json") as temporary:
         temporary.write_text(json.dumps(coco, allow_nan=False) + "\n")
     return predictions
 
 
-def _keep_down_to(conf: float, detector: Any) -> None:
-    """Let through all scores from `conf` up; torchvision's detectors drop those up to 0.05 by themselves."""
-    for part in (detector, getattr(detector, "roi_heads", None)):
-        if part is not None and hasattr(part, "score_thresh"):
-            part.score_thresh = min(part.score_thresh, conf - 1e-6)  # it keeps what is above, not what is at it
-
-
-def _check_shape(file: Path, pixels: Any, detector: Any) -> None:
-    height, width = pixels.shape[:2]
-    limit = getattr(getattr(detector, "transform", None), "max_size", None)
-    if limit and min(height, width) * limit <= max(height, width):
-        raise ImageError(f"{file}: {width}x{height} pixels: nothing is left of it once the longer side has {limit}")
+def _results(
+    detector: Runtime, files: Sequence[Path], batch: int, broken: dict[str, str]
+) -> Iterator[tuple[int, Path, Result]]:
+    """(number from 1, file, result) of every file that can be read; the others go into `broken`."""
+    for start in range(0, len(files), batch):
+        pictures: dict[int, Picture] = {}
+        for number, file in enumerate(files[start : start + batch], start + 1):
+            try:
+                pictures[number] = detector.read(file)
+            except ImageError as error:
+                broken[str(file)] = str(error)
+                print(f"skipped {error}", file=sys.stderr)
+        for number, result in zip(pictures, detector.detect(list(pictures.values())), strict=True):
+            yield number, files[number - 1], result
 
 
 def _picture_name(file: Path, taken: set[str]) -> str:
@@ -153,6 +117,5 @@ def _picture_name(file: Path, taken: set[str]) -> str:
     return f"{name}.jpg"
 
 
-def _counted(result: dict[str, Tensor], classes: Sequence[str]) -> str:
-    counts = Counter(classes[label - 1] for label in result["labels"].tolist())
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing found"
+def _counted(result: Result) -> str:
+    return ", ".join(f"{count} {name}" for name, count in Counter(result.names).items()) or "nothing found"

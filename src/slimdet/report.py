@@ -73,14 +73,15 @@ def cost_table(results: Mapping[str, Mapping[str, float]]) -> Table:
     """What each width costs, a row per width.
 
     Args:
-        results: width -> any of "parameters" (count), "macs" (multiply-adds), "latency_ms", "memory_mb", "detections"
-            (count), "AP" (0..1); a number that no width has gets no column.
+        results: width -> any of "parameters" (count), "macs" (multiply-adds), "latency_ms", "memory_mb", "disk_mb",
+            "detections" (count), "AP" (0..1); a number that no width has gets no column.
     """
     columns = {
         "parameters": ("parameters", lambda value: f"{value / 1e6:.2f} M"),
         "macs": ("multiply-adds", lambda value: f"{value / 1e9:.2f} G"),
         "latency_ms": ("latency", lambda value: f"{value:.1f} ms"),
         "memory_mb": ("memory", lambda value: f"{value:.0f} MB"),
+        "disk_mb": ("disk", lambda value: f"{value:.1f} MB"),
         "detections": ("detections", lambda value: f"{value:.0f}"),
         "AP": ("AP", _accuracy),
     }

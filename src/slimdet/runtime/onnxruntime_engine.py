@@ -1,0 +1,83 @@
+"""ONNX Runtime: the default engine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from slimdet.errors import BundleError, ConfigError
+from slimdet.manifest import Manifest
+from slimdet.runtime.engines import Found
+
+# Devices as they are called everywhere in slimdet, and ONNX Runtime's names.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "mps": "CoreMLExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+
+
+class OnnxruntimeEngine:
+    """Runs a bundle's .onnx files.
+
+    Args:
+        device: "auto" (CUDA where this onnxruntime has it, else the CPU), "cpu", "cuda", "cuda:N", "mps" or "coreml".
+        threads: of one run; by default one for each core.
+
+    Raises:
+        ConfigError: this onnxruntime has no such device.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Manifest, device: str = "auto", threads: int | None = None) -> None:
+        self._bundle, self._threads = bundle, threads
+        available = onnxruntime.get_available_providers()
+        kind, _, number = device.partition(":")
+        if device == "auto":
+            kind = "cuda" if PROVIDERS["cuda"] in available else "cpu"
+        if PROVIDERS.get(kind) not in available:
+            names = ", ".join(name for name, provider in PROVIDERS.items() if provider in available)
+            raise ConfigError(f"--device {device} is not to be had from this onnxruntime; available: {names}")
+        self.device = kind + (f":{number}" if number else "")
+        self._must_have = device != "auto"
+        settings = {"device_id": number or "0"} if kind == "cuda" else {}
+        self._providers: list[Any] = [(PROVIDERS[kind], settings)]
+        if kind != "cpu":  # what the device cannot do
+            self._providers.append(PROVIDERS["cpu"])
+
+    def files(self, width: float) -> list[Path]:
+        return self._bundle.engine_files("onnx", width)
+
+    def load(self, width: float) -> "OnnxSession":
+        file = self._bundle.engine("onnx", width)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        options.intra_op_num_threads = self._threads or 0
+        try:
+            session = onnxruntime.InferenceSession(str(file), options, self._providers)
+            loaded = OnnxSession(session)
+        except Exception as error:  # the library's exceptions have no base of their own
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"{file} cannot be run by onnxruntime {onnxruntime.__version__}: {reason}") from error
+        if self._must_have and self._providers[0][0] not in session.get_providers():
+            raise ConfigError(f"--device {self.device} could not be started by onnxruntime; use cpu")
+        return loaded
+
+
+class OnnxSession:
+    """One width. ONNX Runtime's sessions may be run by several threads at once."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+        size = json.loads(session.get_modelmeta().custom_metadata_map["input"])
+        self.sides = int(size["min_size"]), int(size["max_size"])
+
+    def __call__(self, images: NDArray[np.uint8]) -> Found:
+        values: Any = self._session.run(self._outputs, {"images": images})
+        return Found(**dict(zip(self._outputs, values, strict=True)))
