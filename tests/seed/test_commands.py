@@ -88,14 +88,6 @@ def test_coco_eval_reads_both_files(
     assert printed[0].count("Average Precision") == 6 + 6 + 5
 
 
-@pytest.mark.slow
-def test_two_processes_give_what_one_gives(small: Small, tmp_path: Path) -> None:
-    texts_ = texts(small, "mask")
-    run_test(*texts_, width_mult=["0.5"], out=str(tmp_path / "one.pkl"))
-    run_test(*texts_, width_mult=["0.5"], out=str(tmp_path / "two.pkl"), gpus=2)
-    assert (tmp_path / "one.pkl.json").read_text() == (tmp_path / "two.pkl.json").read_text()
-
-
 def test_tta_of_one_view_twice_is_that_view(small: Small, tmp_path: Path) -> None:
     config, weights = texts(small, "mask")
     twice = tmp_path / "twice.py"

@@ -64,25 +64,15 @@ def test_two_shares_in_one_process_average_their_gradients(config: Path, tmp_pat
     both = Trainer(settings, tmp_path, shares=(0, 1), world=2)
     both.optimizer.step = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
     settings["optimizer_config"] = None
-    both.step(0, 0, [[0], [1]])
+    both.step(both.prepare(0, 0, [[0], [1]]))
     single = []
     for share in (0, 1):
-        one = Trainer(settings, tmp_path)
-        one.gradients(0, 0, share, [share])
+        one = Trainer(settings, tmp_path, shares=[share], world=2)
+        one.gradients(one.prepare(0, 0, [[0], [1]])[0])
         single.append([p.grad for p in one.parameters])
     for mine, first, second in zip(both.parameters, *single, strict=True):
         wanted = sum(grad for grad in (first, second) if grad is not None) / 2
         assert torch.allclose(mine.grad, torch.as_tensor(wanted).expand_as(mine.grad), atol=1e-6)
-
-
-def test_two_processes_do_what_one_does_with_their_shares(config: Path, tmp_path: Path) -> None:
-    train(str(config), work_dir=str(tmp_path / "two"), gpus=2)
-    (tmp_path / "one").mkdir()
-    one = Trainer(read_config(config), tmp_path / "one", shares=(0, 1), world=2)
-    one.train(validate=False, tell=print)
-    assert one.progress.iteration == 4
-    first, second = weights_of(tmp_path / "two"), weights_of(tmp_path / "one")
-    assert all(torch.allclose(value, second[name], atol=1e-5) for name, value in first.items())
 
 
 def test_images_without_objects_and_crowds_before_objects(small: Small, tmp_path: Path) -> None:

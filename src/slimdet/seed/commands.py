@@ -15,6 +15,7 @@ from slimdet.seed import results as forms
 from slimdet.seed.config import read_config
 from slimdet.seed.dataset import PictureSet, read_annotations
 from slimdet.seed.detector import WIDTHS
+from slimdet.seed.launch import find_place
 from slimdet.seed.recall import average_recall, objects
 from slimdet.seed.scores import KINDS, score
 from slimdet.seed.testing import Job, Results, number_of_classes, read_split, run_everywhere
@@ -88,12 +89,13 @@ def run_test(
     processes = gpus * proc_per_gpu
     if launcher != "none" and processes > 1:
         raise ConfigError(f"--gpus and --proc_per_gpu start processes, and so does --launcher {launcher}; use one")
-    settings = read_config(config, warn=_warn)
+    place = find_place(launcher, local_rank)
+    settings = read_config(config, warn=_warn if place.rank == 0 else lambda message: None)
     pictures = read_split(settings)  # and its mistakes are found before anything is computed
     _check_evaluations(eval, settings.model)
     if gpus > 1 and torch.cuda.device_count() < gpus:
         _warn(f"warning: --gpus {gpus}, but there are {torch.cuda.device_count()}; {processes} processes share what is")
-    found = run_everywhere(Job(config, checkpoint, widths, lenient), launcher, processes, local_rank)
+    found = run_everywhere(Job(config, checkpoint, widths, lenient), place if launcher != "none" else None, processes)
     if found is None:
         return {}
     scores: dict[float, dict[str, tuple[float, ...]]] = {}

@@ -50,14 +50,18 @@ def find_place(launcher: str, local_rank: int | None = None, environment: Mappin
         local_rank: what the launcher passed as --local_rank; counts where the environment does not say.
 
     Raises:
-        ConfigError: the launcher did not start this process.
+        ConfigError: the launcher did not start this process, or its variables are no numbers.
     """
     if launcher == "none":
         return Place()
     for names in _VARIABLES[launcher]:
         if names[0] in environment and names[1] in environment:
-            local = environment.get(names[2], local_rank if local_rank is not None else 0)
-            return Place(int(environment[names[0]]), int(environment[names[1]]), int(local))
+            local = environment.get(names[2], str(local_rank or 0))
+            given = [environment[names[0]], environment[names[1]], local]
+            if not all(text.isdecimal() for text in given) or int(given[0]) >= int(given[1]):
+                shown = ", ".join(f"{name}={text!r}" for name, text in zip(names, given, strict=True))
+                raise ConfigError(f"--launcher {launcher}: {shown} are not a rank, a number of processes and a rank")
+            return Place(*map(int, given))
     names = " and ".join(_VARIABLES[launcher][0][:2])
     raise ConfigError(f"--launcher {launcher} needs {names} in the environment; start it as: {_HOW[launcher]}")
 
@@ -65,9 +69,20 @@ def find_place(launcher: str, local_rank: int | None = None, environment: Mappin
 def join(place: Place, backend: str = "gloo") -> None:
     """Connect this process with the others.
 
+    Args:
+        backend: "gloo", or "nccl", for which every process needs an accelerator of its own.
+
     Raises:
-        ConfigError: they cannot be reached.
+        ConfigError: they cannot be reached, or there are fewer accelerators.
     """
+    if backend == "nccl":
+        count = torch.cuda.device_count()
+        if place.local >= count:
+            raise ConfigError(
+                f"nccl needs an accelerator for every process, and this machine has {count} for {place.local + 1} or "
+                "more; start fewer, or set dist_params = dict(backend='gloo')"
+            )
+        torch.cuda.set_device(place.device)
     os.environ.setdefault("MASTER_ADDR", _first_machine())
     os.environ.setdefault("MASTER_PORT", "29500")
     try:

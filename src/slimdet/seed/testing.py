@@ -20,7 +20,7 @@ from slimdet.seed.boxes import from_inclusive
 from slimdet.seed.config import Config, image_scales, read_config
 from slimdet.seed.dataset import PictureSet, check_classes, read_set
 from slimdet.seed.detector import WIDTHS, SeedDetector, architecture_of, build
-from slimdet.seed.launch import Place, find_place, join
+from slimdet.seed.launch import Place, join
 from slimdet.seed.pipeline import View, read_bgr, views
 from slimdet.seed.prepare import ready
 from slimdet.seed.results import ImageResult, image_result
@@ -49,7 +49,7 @@ class Job:
 def load_model(config: Config, path: str | Path, lenient: bool = False) -> Slimmable:
     """The model of a config with a checkpoint's weights, in eval mode."""
     model = slim(build(architecture_of(config)), WIDTHS, "backbone").eval()
-    checkpoint.load(model, path, lenient, warn=_log)
+    checkpoint.load(model, path, lenient, warn=_log, advice="; --lenient loads what fits")
     return model
 
 
@@ -147,18 +147,17 @@ def ahead(prepare: Any, items: Iterable[int], workers: int) -> Iterator[Any]:
             yield waiting.popleft().result()
 
 
-def run_everywhere(job: Job, launcher: str, processes: int, local_rank: int | None = None) -> Results | None:
+def run_everywhere(job: Job, place: Place | None, processes: int) -> Results | None:
     """Run all images in as many processes as asked; the results in the order of the images.
 
     Args:
-        launcher: who started this process: "none", or one of `slimdet.seed.launch.LAUNCHERS`, which started all.
-        processes: how many to start where nobody has.
+        place: this process among those that a launcher started; None where nobody has.
+        processes: how many to start then.
 
     Returns:
         The results; None in every process but the first.
     """
-    if launcher != "none":
-        place = find_place(launcher, local_rank)
+    if place is not None:
         join(place)
         shares: list[Any] = [None] * place.world
         distributed.all_gather_object(shares, _or_error(job, place))

@@ -1,28 +1,30 @@
 """The original's training: all widths on the same batch, gradients summed, one step."""
 
-import json
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
-from slimdet.errors import ConfigError, WeightsError
+from slimdet.errors import ConfigError, DataError, WeightsError
 from slimdet.seed import checkpoint, results
 from slimdet.seed.config import Config, image_scales
 from slimdet.seed.dataset import PictureSet
 from slimdet.seed.detector import WIDTHS, SeedDetector, architecture_of, build
 from slimdet.seed.freezing import freeze
 from slimdet.seed.launch import Place
-from slimdet.seed.losses import losses
+from slimdet.seed.losses import Target, losses
 from slimdet.seed.recall import average_recall, objects
 from slimdet.seed.schedule import batches, chance, draw_scale, learning_rate
 from slimdet.seed.scores import score
-from slimdet.seed.testing import interleave, number_of_classes, read_split, run_model
+from slimdet.seed.testing import ahead, interleave, number_of_classes, read_split, run_model
 from slimdet.seed.train_data import collate, load, objects_of
+from slimdet.seed.train_log import Log
 from slimdet.slimmable import slim
 
 CLASSIFIER = Path("logs/s_resnet50_0.25_0.5_0.75_1.0.pt")  # where the original looked for its S-ResNet-50
@@ -34,6 +36,15 @@ class Progress:
 
     epoch: int = 0
     iteration: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process computes in an iteration: a batch [B, 3, H, W], what is in it, and where samplers draw from."""
+
+    batch: Tensor
+    targets: list[Target]
+    draw: np.random.RandomState
 
 
 class Trainer:
@@ -114,63 +125,94 @@ class Trainer:
                 f"{path} cannot be resumed from ({' '.join(str(error).split())}); set load_from to take its weights"
             ) from None
 
-    def gradients(self, epoch: int, iteration: int, share: int, images: Sequence[int]) -> dict[float, dict[str, float]]:
-        """Add one share's gradients, summed over the widths; return {width: losses}."""
-        draw = chance(self.seed, epoch, iteration, share)
+    def prepare(self, epoch: int, iteration: int, images: Sequence[Sequence[int]]) -> list[Share]:
+        """Read and transform this process's shares of an iteration.
+
+        Args:
+            epoch, iteration: counted from 0, the iteration within its epoch; chance depends on them.
+            images: each share's images, by their place in the training set.
+        """
+        return [self._share(chance(self.seed, epoch, iteration, share), images[share]) for share in self.shares]
+
+    def _share(self, draw: np.random.RandomState, images: Sequence[int]) -> Share:
         dataset = self.config.data.train
         scales, items = image_scales(dataset.img_scale), []
         for index in images:
             scale, mirrored = draw_scale(scales, draw), draw.random_sample() < dataset.flip_ratio
             own = self.objects[self.pictures.pictures[index].id]
             items.append(load(self.pictures, index, own, dataset, scale, mirrored))
-        batch, targets = collate(items)
+        return Share(*collate(items), draw)
+
+    def gradients(self, share: Share) -> dict[float, dict[str, float]]:
+        """Add one share's gradients, summed over the widths; return {width: losses}.
+
+        Raises:
+            DataError: a loss is not finite.
+        """
         device = self.place.device
-        batch, targets = batch.to(device), [target.to(device) for target in targets]
+        batch, targets = share.batch.to(device), [target.to(device) for target in share.targets]
         found = {}
         for width in self.model.widths:
             detector = cast(SeedDetector, self.model.twin(width))
-            values = losses(detector, batch, targets, self.config.train_cfg, draw)
+            values = losses(detector, batch, targets, self.config.train_cfg, share.draw)
             values["loss"].backward()
             found[width] = {name: value.item() for name, value in values.items()}
+            if not math.isfinite(found[width]["loss"]):
+                raise DataError(
+                    f"the loss at width {width} is {found[width]['loss']} after {self.progress.iteration} iterations; "
+                    f"lower optimizer.lr (now {self.config.optimizer.lr:g}) or lengthen lr_config.warmup_iters"
+                )
         return found
 
-    def step(self, epoch: int, iteration: int, images: Sequence[Sequence[int]]) -> dict[float, dict[str, float]]:
-        """One iteration on the shares' images; return the last share's losses at each width."""
-        self.optimizer.zero_grad(set_to_none=True)
-        found: dict[float, dict[str, float]] = {}
-        for share in self.shares:
-            found = self.gradients(epoch, iteration, share, images[share])
-        average(self.parameters, self.world, across=self.place.world > 1)
+    def step(self, shares: Sequence[Share]) -> dict[float, dict[str, float]]:
+        """One iteration; return the first share's losses at each width."""
+        found, total = [], None
+        for share in shares:
+            self.optimizer.zero_grad(set_to_none=True)
+            found.append(self.gradients(share))
+            if self.world > 1:
+                flat = flat_gradients(self.parameters)
+                total = flat if total is None else total + flat
+        if total is not None:
+            if self.place.world > 1:
+                distributed.all_reduce(total)
+            set_gradients(self.parameters, total / self.world)
         clip = (self.config.optimizer_config or {}).get("grad_clip")
         if clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, clip.max_norm, clip.norm_type)
-        rate = learning_rate(self.config.optimizer.lr, self.config.lr_config, epoch, self.progress.iteration)
+        rule, progress = self.config.lr_config, self.progress
+        rate = learning_rate(self.config.optimizer.lr, rule, progress.epoch, progress.iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.progress.iteration += 1
-        return found
+        return found[0]
 
     def train(self, validate: bool, tell: Callable[[str], None]) -> None:
         """Train to the config's last epoch; save after each, and measure every width where `validate` says so."""
+        data, progress = self.config.data, self.progress
         wide = [self._wide(index) for index in self.usable]
         every = (self.config.checkpoint_config or {}).get("interval", 1)
         log = Log(self.work_dir, self.config, tell) if self.place.rank == 0 else None
-        while self.progress.epoch < self.config.total_epochs:
-            epoch = self.progress.epoch
-            plan = batches(wide, self.config.data.imgs_per_gpu, self.world, self.seed, epoch)
-            for number, images in enumerate(plan):
-                shares = [[self.usable[i] for i in share] for share in images]
-                found = self.step(epoch, number, shares)
-                if log and ((number + 1) % log.interval == 0 or number + 1 == len(plan)):
-                    log.iteration(epoch, number + 1, len(plan), self.optimizer.param_groups[0]["lr"], found)
-            self.progress.epoch += 1
-            if self.place.rank == 0 and (self.progress.epoch % every == 0 or epoch + 1 == self.config.total_epochs):
+        while progress.epoch < self.config.total_epochs:
+            epoch = progress.epoch
+            plan = batches(wide, data.imgs_per_gpu, self.world, self.seed, epoch)
+
+            def prepare(number: int, epoch: int = epoch, plan: list[list[list[int]]] = plan) -> list[Share]:
+                return self.prepare(epoch, number, [[self.usable[i] for i in share] for share in plan[number]])
+
+            for number, shares in enumerate(ahead(prepare, range(len(plan)), data.workers_per_gpu), 1):
+                found = self.step(shares)
+                if log:
+                    rate = self.optimizer.param_groups[0]["lr"]
+                    log.iteration(epoch + 1, number, len(plan), progress.iteration, rate, found)
+            progress.epoch += 1
+            if self.place.rank == 0 and (progress.epoch % every == 0 or progress.epoch == self.config.total_epochs):
                 self.save()
             if validate:
                 numbers = self.validate()
-                if log and numbers:
-                    log.validation(epoch, numbers)
+                if log:
+                    log.validation(progress.epoch, progress.iteration, numbers)
 
     def _wide(self, index: int) -> bool:
         size = self.pictures.pictures[index].size
@@ -211,53 +253,16 @@ class Trainer:
         return {f"{kind}_mAP": score(pictures.coco, given, kind).values[0] for kind in kinds}
 
 
-def average(parameters: Sequence[nn.Parameter], world: int, across: bool) -> None:
-    """Divide gradients by the number of shares, after adding those of the other processes.
+def flat_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """All gradients as one list, so that one message carries them between processes.
 
-    All are sent as one list. A parameter without a gradient counts as zero, since another process may have one (a batch
-    without objects has no mask gradient).
+    A parameter without a gradient counts as zero, since another process may have one (a batch without objects has no
+    mask gradient).
     """
-    if world == 1:
-        return
-    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-    flat = torch.cat([grad.flatten() for grad in grads])
-    if across:
-        distributed.all_reduce(flat)
-    flat /= world
+    return torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters])
+
+
+def set_gradients(parameters: Sequence[nn.Parameter], flat: Tensor) -> None:
+    """The reverse of `flat_gradients`."""
     for parameter, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = grad.view_as(parameter).clone()
-
-
-class Log:
-    """Lines for people and, in work_dir/TIME.log.json, for programs."""
-
-    def __init__(self, work_dir: Path, config: Config, tell: Callable[[str], None]) -> None:
-        self.interval = (config.log_config or {}).get("interval", 50)
-        stamp = time.strftime("%Y%m%d_%H%M%S")
-        self.text, self.json = work_dir / f"{stamp}.log", work_dir / f"{stamp}.log.json"
-        self.tell, self.since = tell, time.perf_counter()
-
-    def iteration(
-        self, epoch: int, number: int, of: int, rate: float, found: Mapping[float, Mapping[str, float]]
-    ) -> None:
-        took = (time.perf_counter() - self.since) / self.interval
-        self.since = time.perf_counter()
-        shown = ", ".join(f"{width}: {values['loss']:.4f}" for width, values in found.items())
-        self._write(
-            f"Epoch [{epoch + 1}][{number}/{of}] lr: {rate:.5f}, time: {took:.3f}, loss at {shown}",
-            {"mode": "train", "epoch": epoch + 1, "iter": number, "lr": rate, "time": took, "widths": found},
-        )
-
-    def validation(self, epoch: int, numbers: Mapping[float, Mapping[str, float]]) -> None:
-        for width, values in numbers.items():
-            shown = ", ".join(f"{name}: {value:.4f}" for name, value in values.items())
-            self._write(
-                f"Epoch(val) [{epoch + 1}] width {width}: {shown}",
-                {"mode": "val", "epoch": epoch + 1, "width": width, **values},
-            )
-
-    def _write(self, line: str, entry: Mapping[str, Any]) -> None:
-        self.tell(line)
-        with self.text.open("a") as text, self.json.open("a") as file:
-            text.write(line + "\n")
-            file.write(json.dumps(entry) + "\n")
+        parameter.grad = grad.view_as(parameter)
