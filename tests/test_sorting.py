@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import detection as D
 from torchvision.models import mobilenet_v3_large
+from torchvision.ops import FrozenBatchNorm2d
 
 from slimdet import detectors
-from slimdet.errors import UnknownLayerError
+from slimdet.errors import ConfigError, UnknownLayerError
 from slimdet.slimmable import slim
-from slimdet.sorting import channel_groups, sort_channels
+from slimdet.sorting import channel_groups, detector_groups, sort_channels, sort_detector
 
 
 def batches(seed: int = 0) -> list[Tensor]:
@@ -20,7 +22,7 @@ def batches(seed: int = 0) -> list[Tensor]:
 
 def shuffled_norms(module: nn.Module) -> None:
     for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | FrozenBatchNorm2d):
             nn.init.uniform_(norm.weight, 0.1, 2)
             nn.init.normal_(norm.bias, 0, 0.2)
             norm.running_mean.normal_(0, 0.2)  # pyright: ignore[reportOptionalMemberAccess]
@@ -88,3 +90,160 @@ def test_a_network_that_cannot_be_traced_is_refused() -> None:
 
     with pytest.raises(UnknownLayerError, match="Branching cannot be traced"):
         sort_channels(Branching(), batches())
+
+
+_SMALL: dict[str, Any] = {"weights": None, "weights_backbone": None, "min_size": 64, "max_size": 96, "num_classes": 3}
+
+DETECTORS = {
+    "light": lambda: detectors.faster_rcnn(3, "resnet18", "light", weights=None, imgsz=64),
+    "light, frozen norm": lambda: detectors.faster_rcnn(
+        3, "resnet18", "light", weights=None, backbone_norm="frozen", imgsz=64
+    ),
+    "light, batch norm, masks": lambda: detectors.mask_rcnn(
+        3, "mobilenet_v2", "light", weights=None, norm_layer="batch", imgsz=64
+    ),
+    "full, masks": lambda: detectors.mask_rcnn(3, "resnet18", "full", weights=None, imgsz=64),
+    "full, batch norm": lambda: detectors.faster_rcnn(
+        3, "resnet18", "full", weights=None, norm_layer="batch", imgsz=64
+    ),
+    "light, group norm": lambda: detectors.faster_rcnn(
+        3, "resnet18", "light", weights=None, norm_layer="group", imgsz=64
+    ),
+    "fasterrcnn_resnet50_fpn": lambda: D.fasterrcnn_resnet50_fpn(**_SMALL),
+    "maskrcnn_resnet50_fpn": lambda: D.maskrcnn_resnet50_fpn(**_SMALL),
+    "fasterrcnn_resnet50_fpn_v2": lambda: D.fasterrcnn_resnet50_fpn_v2(**_SMALL),
+    "fasterrcnn_mobilenet_v3_large_fpn": lambda: D.fasterrcnn_mobilenet_v3_large_fpn(**_SMALL),
+    "keypointrcnn_resnet50_fpn": lambda: D.keypointrcnn_resnet50_fpn(**_SMALL | {"num_keypoints": 4}),
+}
+
+
+def pronounced(name: str) -> Any:
+    """The detector with random weights, its scores spread out, in double precision: no ties that rounding decides."""
+    torch.manual_seed(0)
+    detector: Any = DETECTORS[name]()
+    shuffled_norms(detector)
+    for name, parameter in detector.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.1)
+    nn.init.normal_(detector.rpn.head.cls_logits.weight, std=0.3)
+    nn.init.normal_(detector.roi_heads.box_predictor.cls_score.weight, std=0.3)
+    detector.roi_heads.score_thresh, detector.roi_heads.detections_per_img = 0.0, 5
+    detector.rpn._post_nms_top_n["testing"] = 40
+    for norm in detector.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    detector.double().train()
+    detector.backbone(detector.transform(photographs((64, 90), (72, 64)))[0].tensors)  # statistics that fit
+    return detector.eval()
+
+
+def photographs(*sizes: tuple[int, int]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(3, *size, generator=generator, dtype=torch.float64) for size in sizes]
+
+
+def assert_same_detections(first: list[dict[str, Tensor]], second: list[dict[str, Tensor]]) -> None:
+    for one, other in zip(first, second, strict=True):
+        assert len(one["boxes"]) > 3
+        assert one.keys() == other.keys()
+        orders = (one["scores"].argsort(), other["scores"].argsort())
+        for key in one:
+            torch.testing.assert_close(one[key][orders[0]], other[key][orders[1]], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@torch.no_grad()
+def test_a_detector_finds_the_same_after_sorting(name: str) -> None:
+    detector = pronounced(name)
+    images = photographs((64, 90))
+    found = detector(images)
+    state = {key: value.clone() for key, value in detector.state_dict().items()}
+    assert sort_detector(detector.train(), photographs((64, 80))) > 10
+    assert detector.training
+    assert_same_detections(detector.eval()(images), found)
+    moved = {key for key, value in detector.state_dict().items() if not torch.equal(value, state[key])}
+    layers = {"backbone.fpn.inner_blocks.0.0", "backbone.fpn.layer_blocks.1.0", "rpn.head.conv.0.0"}
+    layers |= {"rpn.head.bbox_pred", "roi_heads.box_predictor.cls_score", "backbone.body.layer1.0.conv1"}
+    layers |= {"roi_heads.mask_head.1.0", "roi_heads.mask_predictor.conv5_mask"}
+    layers |= {"roi_heads.mask_predictor.mask_fcn_logits", "roi_heads.box_head.fc6", "roi_heads.box_head.fc7"}
+    assert moved >= {f"{layer}.weight" for layer in layers} & state.keys()
+    sorted_ = {key: value.clone() for key, value in detector.state_dict().items()}
+    sort_detector(detector, photographs((64, 80)))  # they are in order now
+    assert all(torch.equal(value, sorted_[key]) for key, value in detector.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["light", "light, batch norm, masks", "full, masks", "fasterrcnn_resnet50_fpn_v2"])
+@torch.no_grad()
+def test_half_a_detector_keeps_what_matters(name: str) -> None:
+    """Half of each group's channels are made useless; after sorting, half the width finds what the whole does."""
+    detector = pronounced(name)
+    groups = detector_groups(detector)
+    widths = {groups.find(group): layer.weight.shape[0] for group, layer in groups.gives}
+    widths |= {
+        groups.find(group): layer.out_channels for group, layer in groups.gives if isinstance(layer, nn.ConvTranspose2d)
+    }
+    fixed = groups.among(groups.fixed)
+    useless = {group: torch.randperm(width)[: width // 2] for group, width in widths.items() if group not in fixed}
+    for group, layer in groups.reads:
+        if (half := useless.get(groups.find(group))) is not None:
+            inputs = layer.weight if isinstance(layer, nn.ConvTranspose2d) else layer.weight.transpose(0, 1)
+            inputs.unflatten(0, (widths[groups.find(group)], -1))[half] = 0
+    images = photographs((64, 80))
+    found = detector(images)
+    sort_detector(detector, images)
+    model = slim(detector, (0.5, 1.0)).eval()
+    assert_same_detections(model(images, width=0.5), found)
+
+
+@torch.no_grad()
+def test_channels_of_a_group_norm_move_in_whole_groups() -> None:
+    detector = pronounced("light, group norm")
+    norm = detector.backbone.fpn.layer_blocks[0][1]
+    norm.bias.copy_(torch.arange(128) // 16)
+    sort_detector(detector, photographs((64, 80)))
+    assert norm.bias.view(8, 16).var(1).max() == 0
+    assert norm.bias.tolist() != sorted(norm.bias.tolist())
+
+
+@torch.no_grad()
+def test_a_head_that_no_image_reaches_is_sorted_by_its_weights() -> None:
+    detector = pronounced("light, batch norm, masks")
+    detector.roi_heads.score_thresh = 2.0  # nothing is detected
+    before = detector.roi_heads.mask_predictor.mask_fcn_logits.weight.clone()
+    sort_detector(detector, photographs((64, 80)))
+    after = detector.roi_heads.mask_predictor.mask_fcn_logits.weight
+    strength = after.abs().sum((0, 2, 3))
+    assert torch.equal(strength, strength.sort(descending=True).values)
+    assert not torch.equal(after, before)
+
+
+def test_a_layer_that_is_called_twice_keeps_its_meaning() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+            self.shared, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+            self.scale = nn.Parameter(torch.rand(8, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            one, other = self.shared(self.first(x).relu()), self.shared(self.second(x).relu())
+            scaled = self.scale * self.first(x)
+            return self.last(one.relu() + other[:, :8]) + scaled[:, :2]
+
+    torch.manual_seed(0)
+    network, image = Shared().eval(), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        before = network(image)
+        sort_channels(network, [image])
+        torch.testing.assert_close(network(image), before)
+
+
+def test_other_detectors_are_refused_as_a_whole() -> None:
+    retina = D.retinanet_resnet50_fpn(weights=None, weights_backbone=None)
+    with pytest.raises(ConfigError, match="RetinaNet cannot be sorted as a whole"):
+        sort_detector(retina, [])
+    detector = pronounced("light")
+    detector.rpn.head.cls_logits, detector.rpn.head.score = None, detector.rpn.head.cls_logits
+    del detector.rpn.head.cls_logits
+    with pytest.raises(UnknownLayerError, match=r"FasterRCNN cannot be sorted: .*cls_logits"):
+        sort_detector(detector, [])
