@@ -17,17 +17,17 @@ ROOT = Path(slimdet.__file__).parent
 LAYERS = {
     "command line": "__main__ cli command",
     "demo": "demo",
-    "verbs": "costs conversion training starting validation prediction profiling extraction doctor "
+    "verbs": "costs conversion training starting validation prediction profiling extraction export.* doctor "
     "distillation sorting run_log settings seed.*",
     "runtime": "runtime.*",
     "bundle": "bundle architecture image_size",
     "detectors": "detectors backbones weights "
     "seed.detector seed.rpn seed.roi_heads seed.pooler seed.anchors seed.boxes seed.masks seed.transform "
     "seed.config seed.schema seed.literals",
-    "core": "slimmable sliced tracing scopes widths",
+    "core": "slimmable sliced tracing scopes",
     "results": "evaluation detections coco_results ground_truth report drawing",
     "data": "data.* images",
-    "base": "assets.* manifest devices flags files errors __init__",
+    "base": "assets.* manifest devices flags widths files errors __init__",
 }
 ORDER = list(LAYERS)
 

@@ -71,6 +71,9 @@ def save(
         "category_ids": list(ids),
         "widths": list(model.widths),
         "scope": model.scope.name if model.scope in SCOPES.values() else asdict(model.scope),
+        "norms": model.norms,
+        "plans": {str(width): plan for width, plan in model.plans.items()},
+        "calibrations": dict(model.calibrations),
         "metrics": dict(metrics if metrics is not None else model.metrics),
         "training": dict(training if training is not None else model.training_settings),
         "weights": {"file": WEIGHTS, "sha256": digest, "bytes": len(content)},
@@ -85,7 +88,8 @@ def save(
 def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
     """Load a bundle; the model comes in eval mode.
 
-    `.classes`, `.category_ids`, `.metrics` and `.training_settings` hold what `save` was given.
+    `.classes`, `.category_ids`, `.metrics` and `.training_settings` hold what `save` was given, `.calibrations` how the
+    statistics of widths were collected.
 
     Raises:
         BundleError: the folder is missing, truncated, altered or not a bundle.
@@ -93,16 +97,24 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
     described = manifest.read(path)
     try:
         tensors = load_tensors(described.weights())
-        model = slim(architecture.build(described.architecture), described.widths, _scope(described.scope))
+        norms, plans = described.document.get("norms", "own"), described.document.get("plans", {})
+        model = slim(
+            architecture.build(described.architecture),
+            described.widths,
+            _scope(described.scope),
+            norms=norms,
+            plans={float(width): plan for width, plan in plans.items()},
+        )
     except BundleError:
         raise
-    except (SafetensorError, SlimdetError, TypeError, AttributeError, KeyError) as error:
+    except (SafetensorError, SlimdetError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise BundleError(f"{path} is damaged: {_line(error)}") from error
     wanted = model.state_dict()
     _check_fit(path, tensors, wanted)
     model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
     model.classes, model.category_ids = described.classes, described.category_ids
     model.metrics, model.training_settings = described.metrics, described.training
+    model.calibrations = described.document.get("calibrations") or {}
     return model.to(device).eval()
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+from slimdet.widths import WidthRange
+
 Number = TypeVar("Number", int, float)
 
 
@@ -66,8 +68,19 @@ def width_or_all(text: str) -> float | None:
         raise argparse.ArgumentTypeError(f"{error}, nor 'all'") from None
 
 
-def width_list(text: str) -> tuple[float, ...]:
-    return tuple(one_width(part.strip()) for part in text.split(","))
+def width_list(text: str) -> tuple[float, ...] | WidthRange:
+    low, dash, high = text.partition("-")
+    if not dash or not low:
+        return tuple(one_width(part.strip()) for part in text.split(","))
+    if one_width(high.strip()) != 1.0 or one_width(low.strip()) == 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r}: a range of widths ends at 1.0, as in 0.25-1.0")
+    return WidthRange(one_width(low.strip()))
+
+
+def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
+    """A parser of a comma-separated list of the `allowed` words."""
+    word = choice(allowed)
+    return lambda text: tuple(word(part.strip()) for part in text.split(","))
 
 
 def existing(text: str) -> Path:
@@ -111,9 +124,10 @@ NonNegative = Annotated[float, number(float, 0)]
 Fraction = Annotated[float, number(float, 0, 1)]
 Width = Annotated[float, one_width]
 WidthOrAll = Annotated[float | None, width_or_all]  # None is all
-Widths = Annotated[tuple[float, ...], width_list]
+Widths = Annotated[tuple[float, ...] | WidthRange, width_list]
+Parts = Annotated[tuple[str, ...], some_of("features", "classes", "rpn", "masks")]  # of distillation
 Existing = Annotated[Path, existing]
 Source = Annotated[str, source]  # a file, a folder, or a glob pattern
 Model = Annotated[str, existing_or("bundled")]  # a bundle's folder, or "bundled"
-Start = Annotated[str, existing_or("imagenet", "none")]  # of training: weights, a bundle, or one of these
+Start = Annotated[str, existing_or("imagenet", "none", "bundled")]  # of training: weights, a bundle, or one of these
 Device = Annotated[str, device_name]

@@ -22,10 +22,12 @@ class TrainSettings:
     weights: str = "imagenet"
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     scope: str = "detector"
-    sampling: str = "all"  # or "sandwich": the narrowest, the widest and one random width between them
+    sampling: str = "all"  # or "sandwich", "range": see `sampled_widths`
     distill: float = 0.0
+    distill_parts: tuple[str, ...] = ("features", "classes")
     balance: float = 0.0  # a width's losses count w ** -balance: 0 is the paper's plain sum
     sort: bool = False
+    recalibrate: int | None = None  # training images whose statistics the norms get at the end; None: 512 for a range
     epochs: float = 12.0
     batch: int = 16
     lr: float | None = None  # 0.02 for 16 images a step
@@ -54,13 +56,32 @@ class TrainSettings:
             ("ema", 0),
             ("distill", 0),
             ("balance", 0),
+            ("recalibrate", 0),
         ):
+            if getattr(self, name) is None:
+                continue
             if not getattr(self, name) >= low:
                 raise ConfigError(f"--{name} {getattr(self, name)} is below {low}")
-        choices = {"sampling": ("all", "sandwich"), "schedule": ("step", "cosine")}
+        object.__setattr__(self, "distill_parts", tuple(self.distill_parts))
+        choices = {"sampling": ("all", "sandwich", "range"), "schedule": ("step", "cosine")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"--{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+
+        if self.sampling == "range" and self.frozen_norms:
+            raise ConfigError(
+                "--frozen-norms has no statistics for random widths; leave it out or list the widths"
+            )
+
+    @property
+    def norms(self) -> str:
+        """What the norms of the widths share, as `slimdet.slim` takes it."""
+        return "shared" if self.sampling == "range" else "own"
+
+    @property
+    def statistics_images(self) -> int:
+        """Training images whose statistics the norms get at the end of training."""
+        return (512 if self.sampling == "range" else 0) if self.recalibrate is None else self.recalibrate
 
     @property
     def peak_lr(self) -> float:
@@ -79,8 +100,20 @@ def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
     return settings.peak_lr * factor
 
 
-def sampled_widths(widths: Sequence[float], sampling: str, draw: random.Random) -> list[float]:
-    """The widths of one step, widest first, since it teaches the others."""
+def sampled_widths(
+    widths: Sequence[float], sampling: str, draw: random.Random, between: Sequence[float] = ()
+) -> list[float]:
+    """The widths of one step, widest first, since it teaches the others.
+
+    Args:
+        widths: the model's, ascending.
+        sampling: "all"; "sandwich": the widest, the narrowest and one random width between them; "range": the widest,
+            the narrowest and two of `between` ("Universally Slimmable Networks", ICCV 2019, section 3.2).
+        draw: what is random.
+        between: for "range", the widths to draw from.
+    """
+    if sampling == "range" and len(between) > 1:
+        return sorted([widths[-1], *draw.sample(list(between), 2), widths[0]], reverse=True)
     if sampling == "sandwich" and len(widths) > 3:
         return [widths[-1], draw.choice(widths[1:-1]), widths[0]]
     return sorted(widths, reverse=True)

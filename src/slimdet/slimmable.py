@@ -93,11 +93,12 @@ class Slimmable(nn.Module):
     _widest: nn.Module
     twins: nn.ModuleDict
     # What a bundle says of its model, set by `slimdet.load`: names of the labels 1..K, their ids in annotations,
-    # numbers measured by width, settings of the training.
+    # numbers measured by width, settings of the training, how statistics were collected, by width.
     classes: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
     metrics: Mapping[str, Any] = {}
     training_settings: Mapping[str, Any] = {}
+    calibrations: Mapping[str, Any] = {}
 
     def __init__(
         self, detector: nn.Module, scope: Scope, norms: str = "own", example: tuple[Any, ...] | None = None

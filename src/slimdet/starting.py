@@ -14,7 +14,7 @@ from slimdet import architecture, bundle, detectors
 from slimdet.errors import ConfigError, WeightsError
 from slimdet.image_size import set_image_size
 from slimdet.slimmable import Slimmable, slim
-from slimdet.sorting import sort_channels
+from slimdet.sorting import sort_channels, sort_detector
 
 # What belongs to certain classes; the RPN's outputs do not, they tell objects from background.
 _CLASS_LAYERS = re.compile(r"roi_heads\.(box_predictor|mask_predictor\.mask_fcn_logits)\.")
@@ -36,13 +36,14 @@ def starting_model(
     imgsz: int | None,
     sort_by: Iterable[Tensor] | None = None,
     blank: bool = False,
+    norms: str = "own",
 ) -> Slimmable:
     """Build the slimmable detector to train.
 
     Args:
         kind: "faster_rcnn" or "mask_rcnn".
         classes: names of the labels 1..K.
-        widths, scope: as `slimdet.slim` takes them.
+        widths, scope, norms: as `slimdet.slim` takes them.
         weights: "imagenet", "none", a file with the backbone's weights, or a bundle, whose detector is taken as it is.
         backbone, neck, norm, frozen_norms, imgsz: as `slimdet.detectors` takes them.
         sort_by: images [3, H, W] by which the backbone's channels are sorted before slimming.
@@ -53,7 +54,7 @@ def starting_model(
         ConfigError: a bundle of another kind of detector.
     """
     if weights == "bundled" or (Path(weights) / bundle.MODEL).is_file():
-        return _fine_tuned(kind, weights, classes, widths, scope, imgsz)
+        return _fine_tuned(kind, weights, classes, widths, scope, imgsz, norms, None if blank else sort_by)
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
     build = {"faster_rcnn": detectors.faster_rcnn, "mask_rcnn": detectors.mask_rcnn}[kind]
@@ -69,7 +70,7 @@ def starting_model(
     if sort_by is not None and not blank:
         count = sort_channels(detector.backbone, _batches(detector, sort_by))
         logger.info("sorted the channels of %d groups of layers", count)
-    return slim(detector, widths, scope)
+    return slim(detector, widths, scope, norms=norms)
 
 
 def _batches(detector: Any, images: Iterable[Tensor], size: int = 8) -> Iterator[Tensor]:
@@ -80,7 +81,14 @@ def _batches(detector: Any, images: Iterable[Tensor], size: int = 8) -> Iterator
 
 
 def _fine_tuned(
-    kind: str, path: str, classes: Sequence[str], widths: Sequence[float], scope: str, imgsz: int | None
+    kind: str,
+    path: str,
+    classes: Sequence[str],
+    widths: Sequence[float],
+    scope: str,
+    imgsz: int | None,
+    norms: str,
+    sort_by: Iterable[Tensor] | None,
 ) -> Slimmable:
     """A bundle's detector, with new class outputs where the classes differ, and its norms where the widths agree."""
     source = bundle.load(path)
@@ -95,9 +103,15 @@ def _fine_tuned(
     if tuple(classes) != source.classes:
         given = {key: value for key, value in given.items() if not _CLASS_LAYERS.match(key)}
         logger.info("new heads for %s, in place of %s", _some(classes), _some(source.classes))
-    _fill(detector, given)  # before slimming: widths that the bundle lacks start from the widest's norms
-    model = slim(detector, widths, scope)
-    kept = _fill(model, given)
+    kept = _fill(detector, given)  # before slimming: widths that the bundle lacks start from the widest's norms
+    if sort_by is not None:
+        if len(source.widths) > 1:
+            raise ConfigError(f"--sort: the channels of {path} are in order already, its narrow widths rely on it")
+        count = sort_detector(detector, sort_by)
+        logger.info("sorted the channels of %d groups of layers", count)
+    model = slim(detector, widths, scope, norms=norms)
+    if sort_by is None:
+        kept = _fill(model, given)
     dropped = sorted(source.state_dict().keys() - kept)
     which = f": {_some(dropped)}" if dropped else ""
     logger.info("from %s: kept %d tensors, dropped %d%s", path, len(kept), len(dropped), which)

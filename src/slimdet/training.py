@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,20 +23,22 @@ from rich.console import Group
 from torch import Tensor, nn
 
 from slimdet import bundle, report
+from slimdet.calibration import calibration_batches, collect_statistics
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.data.loader import loader
 from slimdet.data.transforms import augmentation
 from slimdet.detections import check_classes
 from slimdet.devices import choose_device
-from slimdet.distillation import distillation_losses, watch
-from slimdet.errors import ConfigError, DataError
+from slimdet.distillation import PARTS, Watched, distillation_losses, watch
+from slimdet.errors import ConfigError, DataError, WidthError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.run_log import SETTINGS, RunLog
 from slimdet.settings import TrainSettings, learning_rate, sampled_widths
 from slimdet.slimmable import Slimmable
 from slimdet.starting import starting_model
 from slimdet.validation import validate
+from slimdet.widths import WidthRange, widths_between
 
 CHECKPOINT = "last.pt"
 SORTING_IMAGES = 64  # enough for an order of channels
@@ -49,6 +52,8 @@ def accumulate_gradients(
     distill: float = 0.0,
     balance: float = 0.0,
     bf16: bool = False,
+    distill_parts: Sequence[str] = PARTS,
+    teacher: nn.Module | None = None,
 ) -> dict[float, dict[str, Tensor]]:
     """Run every width forward and backward on the same batch; gradients add up in the shared parameters.
 
@@ -59,12 +64,16 @@ def accumulate_gradients(
         distill: weight of the distillation losses of the others; 0 leaves them out.
         balance: the losses of width w are multiplied by w ** -balance.
         bf16: compute in bfloat16 where autocast does.
+        distill_parts: which of `slimdet.distillation.PARTS` are taught.
+        teacher: a detector of its own, in training mode, that teaches all widths in place of the widest.
 
     Returns:
         The losses of each width, detached scalars.
     """
     losses: dict[float, dict[str, Tensor]] = {}
-    teacher = None
+    taught: Watched | None = None
+    if distill and teacher is not None:
+        taught = _lesson(teacher, images, targets, bf16)
     for width in widths:
         twin = model.twin(width)
         with torch.autocast(images[0].device.type, torch.bfloat16, enabled=bf16):
@@ -73,10 +82,10 @@ def accumulate_gradients(
             else:
                 with watch(twin) as seen:
                     parts = model(images, targets, width=width)
-                if teacher is None:
-                    teacher = seen.detached()
+                if taught is None:
+                    taught = seen.detached()
                 else:
-                    extra = distillation_losses(twin, seen, teacher)
+                    extra = distillation_losses(twin, seen, taught, distill_parts)
                     parts = parts | {name: distill * value for name, value in extra.items()}
             total = torch.stack([value.float() for value in parts.values()]).sum()
         (total * width**-balance).backward()
@@ -84,11 +93,20 @@ def accumulate_gradients(
     return losses
 
 
+@torch.no_grad()
+def _lesson(teacher: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]], bf16: bool) -> Watched:
+    with torch.autocast(images[0].device.type, torch.bfloat16, enabled=bf16), watch(teacher) as seen:
+        teacher(images, targets)
+    return seen.detached()
+
+
 class Trainer:
     """A model, its optimizer and its place in the schedule; what a checkpoint holds."""
 
-    def __init__(self, model: Slimmable, dataset: CocoDataset, settings: TrainSettings) -> None:
-        self.model, self.dataset, self.settings = model, dataset, settings
+    def __init__(
+        self, model: Slimmable, dataset: CocoDataset, settings: TrainSettings, teacher: nn.Module | None = None
+    ) -> None:
+        self.model, self.dataset, self.settings, self.teacher = model, dataset, settings, teacher
         self.device = choose_device(settings.device)
         model.to(self.device).train()
         if self.device.type == "cpu":
@@ -98,6 +116,7 @@ class Trainer:
             trainable, lr=settings.peak_lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
         self.average = copy.deepcopy(model) if settings.ema else None
+        self.between = _fitting(model) if settings.sampling == "range" else []
         self.step = 0
         self.steps_per_epoch = math.ceil(len(dataset) / settings.batch)
         self.total = max(1, round(self.steps_per_epoch * settings.epochs))
@@ -131,11 +150,20 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         draw = random.Random(settings.seed * 1_000_003 + self.step)  # the same widths after a resume
-        widths = sampled_widths(settings.widths, settings.sampling, draw)
+        widths = sampled_widths(settings.widths, settings.sampling, draw, self.between)
         ramp = min(1.0, 4 * self.step / self.total)  # an early teacher knows nothing yet
         self.optimizer.zero_grad()
-        distill = settings.distill * ramp
-        losses = accumulate_gradients(self.model, images, targets, widths, distill, settings.balance, settings.bf16)
+        losses = accumulate_gradients(
+            self.model,
+            images,
+            targets,
+            widths,
+            settings.distill * ramp,
+            settings.balance,
+            settings.bf16,
+            settings.distill_parts,
+            self.teacher,
+        )
         norm = nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.clip)
         if not torch.isfinite(norm):
             raise DataError(f"the gradient is {norm.item()} at step {self.step}: lower --lr (now {settings.peak_lr:g})")
@@ -196,6 +224,16 @@ class Trainer:
             raise ConfigError(f"{file} cannot be gone on with ({reason}); start the training anew") from error
 
 
+def _fitting(model: Slimmable) -> list[float]:
+    """The widths between the narrowest and 1.0 that the detector can have: norms in groups leave some out."""
+    fitting = []
+    for width in widths_between(model.widths[0]):
+        with suppress(WidthError):
+            model.twin(width)
+            fitting.append(width)
+    return fitting
+
+
 @torch.no_grad()
 def average(into: nn.Module, model: nn.Module, decay: float) -> None:
     """Exponential moving average of parameters and statistics: into = decay * into + (1 - decay) * model."""
@@ -219,6 +257,8 @@ def settings_from(flags: Mapping[str, Any]) -> TrainSettings:
     if flags.get("data") is None:
         raise ConfigError("--data DATA.yaml is missing: it names the images and annotations to train on")
     known = {key: flags[key] for key in TrainSettings.__dataclass_fields__ if key in flags}
+    if isinstance(known["widths"], WidthRange):
+        known |= {"widths": known["widths"].listed, "sampling": "range"}
     norm = None if flags["norm"] == "none" else flags["norm"]
     return TrainSettings(**known | {"data": str(flags["data"]), "norm": norm})
 
@@ -290,6 +330,7 @@ def _model(settings: TrainSettings, dataset: CocoDataset, start: bool) -> Slimma
         imgsz=settings.imgsz,
         sort_by=sample if settings.sort else None,
         blank=not start,
+        norms=settings.norms,
     )
 
 
@@ -302,6 +343,8 @@ def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> dict[str, A
         print(f"saved at step {trainer.step}; go on with: slimdet train --resume {folder}", file=sys.stderr)
         raise
     kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
+    if settings.statistics_images:
+        _recalibrate(kept, trainer)
     metrics: dict[str, Any] = {}
     if settings.evaluate and val is not None:
         kept.classes, kept.category_ids = trainer.dataset.classes, trainer.dataset.category_ids
@@ -315,6 +358,16 @@ def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> dict[str, A
         training=asdict(settings) | {"steps": trainer.step},
     )
     return {"run": str(folder), "model": str(path), "steps": trainer.step, "widths": metrics}
+
+
+def _recalibrate(model: Slimmable, trainer: Trainer) -> None:
+    """Give every width the statistics of the finished weights."""
+    settings, data = trainer.settings, trainer.dataset.unaugmented()
+    batches = calibration_batches(data, settings.statistics_images, settings.batch, settings.seed, trainer.device)
+    for width in model.widths:
+        collect_statistics(model, width, batches)
+    record = {"images": sum(len(images) for images, _ in batches), "batch": settings.batch, "seed": settings.seed}
+    model.calibrations = {str(width): record for width in model.widths}
 
 
 def view(result: Mapping[str, Any]) -> Group:

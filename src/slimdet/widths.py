@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,18 @@ def parse_widths(widths: Iterable[Any]) -> tuple[float, ...]:
 def width_key(width: float) -> str:
     """The name of a width inside a state dict; a module's name may not hold a dot: 0.25 -> '0_25'."""
     return str(width).replace(".", "_")
+
+
+@dataclass(frozen=True)
+class WidthRange:
+    """Every width from the narrowest to 1.0."""
+
+    narrowest: float
+
+    @property
+    def listed(self) -> tuple[float, ...]:
+        """The widths that get statistics of their own: the narrowest and the quarters above it."""
+        return (self.narrowest, *(width for width in (0.25, 0.5, 0.75, 1.0) if width > self.narrowest))
 
 
 def widths_between(narrowest: float) -> list[float]:

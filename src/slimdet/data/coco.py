@@ -4,6 +4,7 @@ N boxes, K classes, H x W pixels. Category ids may have gaps; labels have none: 
 in ascending order, and 0 is torchvision's background.
 """
 
+import copy
 import logging
 from collections import defaultdict
 from collections.abc import Callable
@@ -106,6 +107,12 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
             for item in chain.from_iterable(self._objects.values()):
                 if not item.get("segmentation"):
                     raise DataError(f"{annotations}: annotation {item['id']} has no segmentation; masks need one each")
+
+    def unaugmented(self) -> "CocoDataset":
+        """The same images and targets as they are in the files."""
+        plain = copy.copy(self)
+        plain.transforms = None
+        return plain
 
     def __len__(self) -> int:
         return len(self.image_ids)
