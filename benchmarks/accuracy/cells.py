@@ -30,6 +30,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "plain": {},
     "distill": {"distill": 2.0},
     "balance": {"distill": 2.0, "balance": 0.5},
+    "late": {"distill": 2.0, "narrow_start": 0.5},  # the widest alone for the first half
     "range": {"distill": 2.0, "sampling": "range"},
 }
 
@@ -69,6 +70,7 @@ CELLS: tuple[Cell, ...] = (
     *(cell for seed in range(3) for cell in individuals(seed, 0.5, 0.75)),
     # What the ingredients are worth.
     Cell("plain"),
+    Cell("late"),
     Cell("balance"),
     Cell("range"),
     Cell("distill", sort=False),

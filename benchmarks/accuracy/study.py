@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 import torchvision
 from cells import CELLS, COMMON, METHODS, QUARTERS, Cell
 from matches import match
+from torch import nn
 
 from slimdet.data.coco import CocoDataset
 from slimdet.data.transforms import augmentation
@@ -33,7 +34,7 @@ from slimdet.run_log import RunLog
 from slimdet.settings import TrainSettings
 from slimdet.slimmable import Slimmable, slim
 from slimdet.starting import starting_model
-from slimdet.training import Trainer
+from slimdet.training import Trainer, recalibrate
 
 ROWS = Path(__file__).parent / "rows"
 WORK = Path("runs/accuracy")
@@ -78,12 +79,13 @@ def start(cell: Cell, settings: TrainSettings, dataset: CocoDataset, weights: Pa
         frozen_norms=settings.frozen_norms,
         imgsz=settings.imgsz,
         sort_by=sample if cell.sort else None,
+        norms=settings.norms,
     )
     return model if cell.width is None else slim(model.extract(cell.width), (1.0,))
 
 
-def run(cell: Cell, shared: Path, device: str) -> dict[str, Any]:
-    """Train and measure a cell; its row."""
+def trained(cell: Cell, shared: Path, device: str, teacher: nn.Module | None = None) -> Trainer:
+    """Train a cell, or go on with it; nothing is left to do for one that is trained."""
     weights = shared / "data" / "weights" / "resnet50_thin0.5_open_nsfw_fp16.pth"
     widths = QUARTERS if cell.width is None else (1.0,)
     settings = TrainSettings(
@@ -99,23 +101,35 @@ def run(cell: Cell, shared: Path, device: str) -> dict[str, Any]:
     dataset = CocoDataset(*split(shared, cell.data, "fit"), augmentation(settings.augment), train=True)
     folder = WORK / cell.name
     folder.mkdir(parents=True, exist_ok=True)
-    began = time.process_time()
-    trainer = Trainer(start(cell, settings, dataset, weights), dataset, settings)
+    trainer = Trainer(start(cell, settings, dataset, weights), dataset, settings, teacher)
     if (folder / "last.pt").exists():
         trainer.load(folder / "last.pt")
     with RunLog(folder, asdict(settings)) as log:
         trainer.run(folder / "last.pt", log)
-    trained = time.process_time()
+    return trainer
+
+
+def run(cell: Cell, shared: Path, device: str) -> dict[str, Any]:
+    """Train and measure a cell; its row."""
+    began = time.process_time()
+    teacher = None
+    if cell.method == "individual-taught":
+        wide = replace(cell, method="individual", width=1.0)
+        teacher = trained(wide, shared, device).result.extract(1.0).train()
+    trainer = trained(cell, shared, device, teacher)
+    ended = time.process_time()
     model = copy.deepcopy(trainer.result).eval()
+    if trainer.settings.statistics_images:
+        recalibrate(model, trainer)
     measured: dict[str, Any] = {}
     for width in model.widths:
         name = str(width if cell.width is None else cell.width)
         measured[name] = {part: _measure(model, width, shared, cell.data, part, device) for part in ("tune", "val")}
     return {
         "cell": asdict(cell),
-        "settings": asdict(settings) | {"held_out_percent": TUNE_PERCENT},
+        "settings": asdict(trainer.settings) | {"held_out_percent": TUNE_PERCENT},
         "steps": trainer.step,
-        "cpu_seconds": {"training": round(trained - began), "all": round(time.process_time() - began)},
+        "cpu_seconds": {"training": round(ended - began), "all": round(time.process_time() - began)},
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {choose_device(device).type}",
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},

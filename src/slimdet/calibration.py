@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Group
@@ -76,8 +76,8 @@ def _collecting(detector: nn.Module) -> Iterator[dict[str, _Moments]]:
     def look(norm: Any, inputs: tuple[Tensor, ...], name: str) -> None:
         moments[name].add(inputs[0])
         if isinstance(norm, FrozenBatchNorm2d):  # it would never normalise by the batch
-            norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
-            norm.running_var.copy_(inputs[0].var((0, 2, 3), unbiased=False))
+            cast(Tensor, norm.running_mean).copy_(inputs[0].mean((0, 2, 3)))
+            cast(Tensor, norm.running_var).copy_(inputs[0].var((0, 2, 3), unbiased=False))
 
     handles = [norm.register_forward_pre_hook(partial(look, name=name)) for name, norm in norms.items()]
     detector.train()

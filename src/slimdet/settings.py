@@ -26,6 +26,7 @@ class TrainSettings:
     distill: float = 0.0
     distill_parts: tuple[str, ...] = ("features", "classes")
     balance: float = 0.0  # a width's losses count w ** -balance: 0 is the paper's plain sum
+    narrow_start: float = 0.0  # part of the training after which the narrower widths join the widest
     sort: bool = False
     recalibrate: int | None = None  # training images whose statistics the norms get at the end; None: 512 for a range
     epochs: float = 12.0
@@ -62,6 +63,8 @@ class TrainSettings:
                 continue
             if not getattr(self, name) >= low:
                 raise ConfigError(f"--{name} {getattr(self, name)} is below {low}")
+        if not 0 <= self.narrow_start < 1:
+            raise ConfigError(f"--narrow-start {self.narrow_start} is not at least 0 and below 1")
         object.__setattr__(self, "distill_parts", tuple(self.distill_parts))
         choices = {"sampling": ("all", "sandwich", "range"), "schedule": ("step", "cosine")}
         for name, allowed in choices.items():
@@ -69,9 +72,7 @@ class TrainSettings:
                 raise ConfigError(f"--{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")
 
         if self.sampling == "range" and self.frozen_norms:
-            raise ConfigError(
-                "--frozen-norms has no statistics for random widths; leave it out or list the widths"
-            )
+            raise ConfigError("--frozen-norms has no statistics for random widths; leave it out or list the widths")
 
     @property
     def norms(self) -> str:

@@ -151,7 +151,10 @@ class Trainer:
             group["lr"] = lr
         draw = random.Random(settings.seed * 1_000_003 + self.step)  # the same widths after a resume
         widths = sampled_widths(settings.widths, settings.sampling, draw, self.between)
-        ramp = min(1.0, 4 * self.step / self.total)  # an early teacher knows nothing yet
+        alone = round(settings.narrow_start * self.total)
+        if self.step < alone:
+            widths = widths[:1]
+        ramp = min(1.0, 4 * (self.step - alone) / self.total)  # an early teacher knows nothing yet
         self.optimizer.zero_grad()
         losses = accumulate_gradients(
             self.model,
@@ -344,7 +347,7 @@ def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> dict[str, A
         raise
     kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
     if settings.statistics_images:
-        _recalibrate(kept, trainer)
+        recalibrate(kept, trainer)
     metrics: dict[str, Any] = {}
     if settings.evaluate and val is not None:
         kept.classes, kept.category_ids = trainer.dataset.classes, trainer.dataset.category_ids
@@ -360,8 +363,8 @@ def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> dict[str, A
     return {"run": str(folder), "model": str(path), "steps": trainer.step, "widths": metrics}
 
 
-def _recalibrate(model: Slimmable, trainer: Trainer) -> None:
-    """Give every width the statistics of the finished weights."""
+def recalibrate(model: Slimmable, trainer: Trainer) -> None:
+    """Give every width of a trained model the statistics of the finished weights, from the training images."""
     settings, data = trainer.settings, trainer.dataset.unaugmented()
     batches = calibration_batches(data, settings.statistics_images, settings.batch, settings.seed, trainer.device)
     for width in model.widths:

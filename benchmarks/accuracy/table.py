@@ -1,0 +1,129 @@
+"""The study's table and plot, from the rows that are there.
+
+    python benchmarks/accuracy/table.py        writes docs/accuracy_study.md's table and docs/images/accuracy_study.png
+
+Learning rates are chosen on the `tune` images; what is printed was measured on val. Differences are means over the
+seeds that both sides have, with a paired bootstrap 95 % interval over the val images.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from cells import CELLS, QUARTERS, Cell
+from matches import Matches, difference
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PAGE, PLOT = ROOT / "docs" / "accuracy_study.md", ROOT / "docs" / "images" / "accuracy_study.png"
+BEGIN, END = "<!-- table: benchmarks/accuracy/table.py -->\n", "<!-- end of table -->\n"
+
+Key = tuple[str, str, str, bool]  # data, scope, method, sorted
+
+
+def read_rows() -> dict[Cell, dict[str, Any]]:
+    rows = {}
+    for cell in CELLS:
+        file = HERE / "rows" / f"{cell.name}.json"
+        if file.exists():
+            rows[cell] = json.loads(file.read_text())
+    return rows
+
+
+def chosen(rows: Mapping[Cell, Mapping[str, Any]]) -> dict[tuple[Key, float], dict[int, Mapping[str, Any]]]:
+    """What each method reached at each width, by seed, at the learning rate that was best on the tune images."""
+    found: dict[tuple[Key, float], dict[float, dict[int, Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    for cell, row in rows.items():
+        for width, parts in row["widths"].items():
+            key = (cell.data, cell.scope, cell.method, cell.sort)
+            found[key, float(width)][cell.lr][cell.seed] = parts
+    best: dict[tuple[Key, float], dict[int, Mapping[str, Any]]] = {}
+    # One learning rate for all widths of a slimmable detector, one for each individual.
+    for (key, width), by_lr in found.items():
+        group = by_lr if key[2].startswith("individual") else _mean_over_widths(found, key)
+        best[key, width] = by_lr[max(by_lr, key=lambda lr, group=group: _tune_ap(group[lr]))]
+    return best
+
+
+def _mean_over_widths(found: Mapping[Any, Any], key: Key) -> dict[float, dict[Any, Mapping[str, Any]]]:
+    merged: dict[float, dict[Any, Mapping[str, Any]]] = defaultdict(dict)
+    for (other, width), by_lr in found.items():
+        if other == key:
+            for lr, seeds in by_lr.items():
+                merged[lr] |= {(width, seed): parts for seed, parts in seeds.items()}
+    return merged
+
+
+def _tune_ap(parts: Mapping[Any, Mapping[str, Any]]) -> float:
+    values = [part["tune"]["bbox"]["AP"] for part in parts.values()]
+    return sum(values) / len(values)
+
+
+def _ap(seeds: Mapping[int, Mapping[str, Any]]) -> float:
+    return 100 * sum(part["val"]["bbox"]["AP"] for part in seeds.values()) / len(seeds)
+
+
+def table(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]]) -> str:
+    lines = ["| data, scope | method | " + " | ".join(f"AP at {width:g}" for width in QUARTERS) + " | seeds |"]
+    lines.append("| --- | --- |" + " --- |" * (len(QUARTERS) + 1))
+    for key in dict.fromkeys(key for key, _ in best):
+        data, scope, method, in_order = key
+        cells, seeds = [], 0
+        for width in QUARTERS:
+            ours = best.get((key, width))
+            if ours is None:
+                cells.append("")
+                continue
+            seeds = max(seeds, len(ours))
+            text = f"{_ap(ours):.1f}"
+            if not method.startswith("individual"):
+                text += _gain(ours, best.get(((data, scope, "individual", True), width), {}))
+            cells.append(text)
+        name = method if in_order else f"{method}, channels unsorted"
+        lines.append(f"| {data}, {scope} | {name} | {' | '.join(cells)} | {seeds} |")
+    return "\n".join(lines) + "\n"
+
+
+def _gain(ours: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]]) -> str:
+    """Mean difference in AP over the seeds of both, with its interval."""
+    seeds = sorted(set(ours) & set(theirs))
+    if not seeds:
+        return ""
+    sides = ([Matches.from_text(side[seed]["val"]["matches"]) for seed in seeds] for side in (ours, theirs))
+    gain = {name: 100 * value for name, value in difference(*sides).items()}
+    return " ({difference:+.1f}: {low:+.1f} .. {high:+.1f})".format(**gain)
+
+
+def plot(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]]) -> None:
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for key in dict.fromkeys(key for key, _ in best if key[:2] == ("animalpose", "detector")):
+        points = [(width, _ap(best[key, width])) for width in QUARTERS if (key, width) in best]
+        style = "o--" if key[2].startswith("individual") else "o-"
+        axes.plot(*zip(*points, strict=True), style, label=key[2] if key[3] else f"{key[2]}, unsorted")
+    axes.set(xlabel="width", ylabel="box AP on val", xticks=QUARTERS, title="animalpose, scope detector")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(PLOT, dpi=120)
+
+
+def main() -> None:
+    rows = read_rows()
+    best = chosen(rows)
+    missing = [cell.name for cell in CELLS if cell not in rows]
+    text = table(best) + f"\n{len(rows)} of {len(CELLS)} runs are there"
+    text += f"; missing are {', '.join(missing)}.\n" if missing else ".\n"
+    page = PAGE.read_text()
+    before, rest = page.split(BEGIN)
+    PAGE.write_text(before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1])
+    plot(best)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
