@@ -222,13 +222,13 @@ def test_a_layer_that_is_called_twice_keeps_its_meaning() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
-            self.shared, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+            self.shared, self.last, self.also = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1), nn.Conv2d(8, 2, 1)
             self.scale = nn.Parameter(torch.rand(8, 1, 1))
 
         def forward(self, x: Tensor) -> Tensor:
             one, other = self.shared(self.first(x).relu()), self.shared(self.second(x).relu())
             scaled = self.scale * self.first(x)
-            return self.last(one.relu() + other[:, :8]) + scaled[:, :2]
+            return self.last(one.relu() + other) + self.also(self.second(x)) + scaled[:, :2]
 
     torch.manual_seed(0)
     network, image = Shared().eval(), torch.randn(2, 3, 8, 8)
