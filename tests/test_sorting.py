@@ -217,24 +217,26 @@ def test_a_head_that_no_image_reaches_is_sorted_by_its_weights() -> None:
     assert not torch.equal(after, before)
 
 
-def test_a_layer_that_is_called_twice_keeps_its_meaning() -> None:
-    class Shared(nn.Module):
+def test_layers_called_twice_bare_tensors_and_slices_keep_their_meaning() -> None:
+    class Irregular(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
-            self.shared, self.last, self.also = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1), nn.Conv2d(8, 2, 1)
+            self.give = nn.ModuleList(nn.Conv2d(3, 8, 3) for _ in range(4))
+            self.twice = nn.Conv2d(8, 8, 1)
+            self.read = nn.ModuleList(nn.Conv2d(8, 2, 1) for _ in range(4))
             self.scale = nn.Parameter(torch.rand(8, 1, 1))
 
         def forward(self, x: Tensor) -> Tensor:
-            one, other = self.shared(self.first(x).relu()), self.shared(self.second(x).relu())
-            scaled = self.scale * self.first(x)
-            return self.last(one.relu() + other) + self.also(self.second(x)) + scaled[:, :2]
+            first, second, third, fourth = (give(x) for give in self.give)
+            one, other = self.twice(first.relu()), self.twice(second.relu())
+            features = one + other.sigmoid(), second, self.scale * third, fourth
+            return sum(read(x) for read, x in zip(self.read, features, strict=True)) + fourth[:, :2]
 
     torch.manual_seed(0)
-    network, image = Shared().eval(), torch.randn(2, 3, 8, 8)
+    network, image = Irregular().eval(), torch.randn(2, 3, 8, 8)
     with torch.no_grad():
         before = network(image)
-        sort_channels(network, [image])
+        assert sort_channels(network, [image]) == 2  # of `first` and `second`, and what is read twice
         torch.testing.assert_close(network(image), before)
 
 
