@@ -23,6 +23,7 @@ from slimdet.seed.freezing import freeze
 from slimdet.seed.losses import losses
 from slimdet.seed.testing import load_model
 from slimdet.seed.train_data import collate, load, objects_of
+from slimdet.seed.transform import fit
 
 MAX_NORM, LR = 35, 0.02
 
@@ -43,15 +44,27 @@ def step(config: Config, weights: str, dataset: Config, images: list[int] | None
     by_ours = {ours: theirs for theirs, ours in checkpoint.names(model).items()}
     parameters = {by_ours[ours]: parameter for ours, parameter in model.named_parameters() if ours in by_ours}
     found: dict[str, Any] = {"requires_grad": {name: p.requires_grad for name, p in parameters.items()}}
+    norms = {theirs: ours for theirs, ours in checkpoint.names(model).items() if theirs.endswith(".bn.0.weight")}
+    found["training_flag"] = {
+        theirs.removesuffix(".weight"): model.get_submodule(ours.rpartition(".")[0]).training
+        for theirs, ours in norms.items()
+    }
     for number, (index, target) in enumerate(zip(chosen, targets, strict=True)):
         original = pictures.pictures[index].size
         sizes = {"ori_shape": original, "img_shape": target.size, "pad_shape": target.padded}
-        found[f"img_meta_{number}"] = {name: [*size, 3] for name, size in sizes.items() if size} | {"flip": False}
+        meta: dict[str, Any] = {name: [*size, 3] for name, size in sizes.items() if size}
+        if original:
+            meta["scale_factor"] = fit(original, *scale).scale
+        found[f"img_meta_{number}"] = meta | {"flip": False}
     found["losses"], found["grad_norm_after_width"] = {}, {}
     for width in model.widths:
         values = losses(model.twin(width), batch, targets, config.train_cfg)  # pyright: ignore[reportArgumentType]
         values["loss"].backward()
-        found["losses"][str(width)] = {name: value.item() for name, value in values.items()}
+        row: dict[str, Any] = {name: value.sum().item() for name, value in values.items()}
+        row |= {
+            f"{name}_per_level": values[name].tolist() for name in ("loss_rpn_cls", "loss_rpn_reg") if name in values
+        }
+        found["losses"][str(width)] = row
         found["grad_norm_after_width"][str(width)] = _norm(parameters)
         print(width, found["losses"][str(width)], flush=True)
     found["grad_norms"] = {n: None if p.grad is None else p.grad.norm().item() for n, p in parameters.items()}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import slimdet
+from slimdet import cli
 from slimdet.errors import BundleError
 from slimdet.seed import checkpoint
 from slimdet.seed.convert import COCO_CLASSES, to_bundle, to_checkpoint
@@ -38,3 +39,28 @@ def test_released_files_need_no_config(synthetic: Any, tmp_path: Path) -> None:
     assert len(model.classes) == 80
     assert model.category_ids[-1] == 90
     assert COCO_CLASSES[90] == model.classes[-1] == "toothbrush"
+
+
+@pytest.mark.parametrize(
+    ("verb", "reason"),
+    [
+        ("extract --model {bundle} --width 0.5 --out {out}", "has layers of the original system"),
+        ("train --data {data} --weights {bundle} --out {out}", "only those of 'slimdet train' can be fine-tuned"),
+    ],
+)
+def test_what_these_bundles_cannot_do_is_said_in_one_line(
+    small: Small, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, reason: str
+) -> None:
+    config, weights = small("faster")
+    bundle = to_bundle(weights, tmp_path / "bundle", config=config)
+    data = tmp_path / "data.yaml"
+    data.write_text(f"train:\n  images: {pictures}\n  annotations: {pictures / 'coco.json'}\n")
+    out = tmp_path / "out"
+    capsys.readouterr()
+    assert cli.main(verb.format(bundle=bundle, data=data, out=out).split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert reason in said.err
+    assert str(bundle) in said.err
+    assert not out.exists()

@@ -55,8 +55,9 @@ def losses(
     train: Config,
     draw: np.random.RandomState | None = None,
 ) -> dict[str, Tensor]:
-    """All losses of a batch [B, 3, H, W]: loss_rpn_cls, loss_rpn_reg, loss_cls, loss_reg, loss_mask as the detector has
-    the parts, "acc" (percent of RoIs classified rightly, no loss), and their sum under "loss".
+    """All losses of a batch [B, 3, H, W]: loss_rpn_cls and loss_rpn_reg (one number for each level, [L]), loss_cls,
+    loss_reg, loss_mask as the detector has the parts, "acc" (percent of RoIs classified rightly, no loss), and the sum
+    of all losses under "loss".
 
     Args:
         train: a config's `train_cfg`.
@@ -75,7 +76,7 @@ def losses(
             proposals = [boxes for boxes, _ in detector.rpn.propose(logits, codes, anchors, sizes)]
     if detector.roi_heads is not None:
         found |= roi_losses(detector.roi_heads, features, proposals, targets, train.rcnn, draw)
-    found["loss"] = torch.stack([value for name, value in found.items() if "loss" in name]).sum()
+    found["loss"] = torch.stack([value.sum() for name, value in found.items() if "loss" in name]).sum()
     return found
 
 
@@ -96,7 +97,7 @@ def rpn_losses(
     train: Config,
     draw: np.random.RandomState | None = None,
 ) -> dict[str, Tensor]:
-    """Losses from the head's outputs per level, logits [B, A, H, W] and codes [B, 4 A, H, W].
+    """Losses of each level, [L], from the head's outputs, logits [B, A, H, W] and codes [B, 4 A, H, W].
 
     Every level is divided by the number of anchors that were sampled on all levels of all images. (The original stopped
     where one image has no usable anchor; such an image gives nothing here.)
@@ -122,16 +123,16 @@ def rpn_losses(
         total += max(len(objects), 1) + max(len(chosen.negative), 1)
         for parts, part in zip((labels, weights, wanted, regressed), (label, weight, code, positive), strict=True):
             parts.append(part.split(counts))
-    classification, regression = logits[0].new_zeros(()), logits[0].new_zeros(())
+    classification, regression = [], []
     for level, (logit, given) in enumerate(zip(logits, codes, strict=True)):
         flat = logit.permute(0, 2, 3, 1).flatten(1)  # [B, H * W * A]
         boxes = given.permute(0, 2, 3, 1).reshape(len(targets), -1, 4)  # [B, H * W * A, 4]
         mine = [torch.stack([image[level] for image in part]) for part in (labels, weights, wanted, regressed)]
         entropy = functional.binary_cross_entropy_with_logits(flat, mine[0], weight=mine[1], reduction="sum")
-        classification = classification + entropy / total
+        classification.append(entropy / total)
         distance = smooth_l1(boxes - mine[2], train.smoothl1_beta) * mine[3][..., None]
-        regression = regression + distance.sum() / total
-    return {"loss_rpn_cls": classification, "loss_rpn_reg": regression}
+        regression.append(distance.sum() / total)
+    return {"loss_rpn_cls": torch.stack(classification), "loss_rpn_reg": torch.stack(regression)}
 
 
 def _usable(

@@ -156,7 +156,7 @@ class Trainer:
             detector = cast(SeedDetector, self.model.twin(width))
             values = losses(detector, batch, targets, self.config.train_cfg, share.draw)
             values["loss"].backward()
-            found[width] = {name: value.item() for name, value in values.items()}
+            found[width] = {name: value.sum().item() for name, value in values.items()}
             if not math.isfinite(found[width]["loss"]):
                 raise DataError(
                     f"the loss at width {width} is {found[width]['loss']} after {self.progress.iteration} iterations; "
