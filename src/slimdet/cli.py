@@ -169,6 +169,7 @@ def convert(
     *,
     to: Annotated[Literal["coco", "bundle", "checkpoint"] | None, "what it becomes (default: what it can)"] = None,
     out: Annotated[Path | None, "folder, new or empty; a checkpoint's file (default: runs/convert-N)"] = None,
+    config: Annotated[Existing | None, "a checkpoint's config file (default: the original's that fits)"] = None,
 ) -> Outcome:
     """A YOLO or VOC data set as COCO (images stay where they are), or the original system's checkpoint as a bundle.
 
@@ -178,7 +179,7 @@ def convert(
     """
     from slimdet import conversion
 
-    written = conversion.convert(source, to, out)
+    written = conversion.convert(source, to, out, config)
     return Outcome(written, "\n".join(f"{name}: {path}" for name, path in written.items()))
 
 

@@ -1,5 +1,7 @@
 """What `slimdet convert` does with what it is given: data sets become COCO, the original's checkpoints bundles."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from slimdet import bundle
@@ -8,13 +10,14 @@ from slimdet.errors import ConfigError
 from slimdet.files import new_run_dir
 
 
-def convert(source: Path, to: str | None = None, out: Path | None = None) -> dict[str, str]:
+def convert(source: Path, to: str | None = None, out: Path | None = None, config: Path | None = None) -> dict[str, str]:
     """Convert a data set to COCO, a checkpoint of the original system to a bundle, or such a bundle to a checkpoint.
 
     Args:
         source: a YOLO or VOC data set, a checkpoint file, or a bundle.
         to: "coco", "bundle" or "checkpoint"; by default what the source can become.
         out: the folder to write (for a checkpoint the file); by default `runs/convert-N`.
+        config: the original's config file that a checkpoint belongs to; by default the one of its five that fits.
 
     Returns:
         What was written: name -> path.
@@ -26,16 +29,32 @@ def convert(source: Path, to: str | None = None, out: Path | None = None) -> dic
     possible = _becomes(source)
     if to not in (None, possible):
         raise ConfigError(f"{source} can become a {possible}, not --to {to}")
+    if config is not None and possible != "bundle":
+        raise ConfigError(f"--config {config} belongs to a checkpoint (.pth); {source} is none")
     if possible == "coco":
-        return {name: str(path) for name, path in to_coco(source, new_run_dir("convert", out)).items()}
+        with _new_folder(out) as folder:
+            return {name: str(path) for name, path in to_coco(source, folder).items()}
     from slimdet.seed import convert as original
 
     if possible == "bundle":
-        return {"bundle": str(original.to_bundle(source, new_run_dir("convert", out)))}
+        with _new_folder(out) as folder:
+            return {"bundle": str(original.to_bundle(source, folder, config))}
     file = out or new_run_dir("convert") / "checkpoint.pth"
     if file.exists():
         raise ConfigError(f"--out {file} already exists; choose another file or remove it")
     return {"checkpoint": str(original.to_checkpoint(source, file))}
+
+
+@contextmanager
+def _new_folder(out: Path | None) -> Iterator[Path]:
+    """The folder to write to; what could not be converted leaves none behind."""
+    made = out is None or not out.exists()
+    folder = new_run_dir("convert", out)
+    try:
+        yield folder
+    finally:
+        if made and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _becomes(source: Path) -> str:

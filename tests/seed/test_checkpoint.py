@@ -133,3 +133,20 @@ def test_a_classification_file_that_is_another(rpn: Any, classifier: Any, tmp_pa
     torch.save(dict(entries), tmp_path / "swapped.pth")
     with pytest.raises(WeightsError, match="2 differ"):
         checkpoint.load_classifier(model, tmp_path / "swapped.pth")
+
+
+@pytest.mark.parametrize("file", ["s_resnet50_cls_keys", "s_resnet50_cls_keys_with_num_batches_tracked"])
+def test_the_released_classification_file_pairs_as_the_original_paired_it(
+    seed: Path, tmp_path: Path, file: str
+) -> None:
+    keys = json.loads((seed / f"{file}.json").read_text())
+    pairs = json.loads((seed / "backbone_order_map_cls_to_det.json").read_text())
+    given = {name: torch.full(shape, float(number)) for number, (name, shape) in enumerate(keys)}
+    torch.save(given, tmp_path / "x.pt")
+    model = model_of(CONFIGS / "rpn_r50_fpn_1x.py")
+    checkpoint.load_classifier(model, tmp_path / "x.pt")
+    found = checkpoint.state_of(model)
+    assert len(pairs) == 901
+    for pair in pairs:
+        ours, theirs = pair[:2]
+        assert torch.equal(found[ours], given[theirs]), (theirs, ours)

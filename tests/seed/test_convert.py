@@ -33,6 +33,21 @@ def test_other_bundles_have_no_such_checkpoint(tmp_path: Path) -> None:
         to_checkpoint(tmp_path / "absent", tmp_path / "x.pth")
 
 
+def test_a_checkpoint_of_another_detector_names_its_config(
+    small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, weights = map(str, small("mask"))
+    out = tmp_path / "bundle"
+    assert cli.main(["convert", weights, "--out", str(out)]) == 2
+    assert "--config FILE" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main(["convert", weights, "--out", str(out), "--config", config]) == 0
+    assert cli.main(["convert", str(out), "--out", str(tmp_path / "x.pth"), "--config", config]) == 2
+    assert cli.main(["convert", str(out), "--out", str(tmp_path / "x.pth")]) == 0
+    before, after = (checkpoint.read(path)["state_dict"] for path in (weights, tmp_path / "x.pth"))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
 def test_released_files_need_no_config(synthetic: Any, tmp_path: Path) -> None:
     bundle = to_bundle(synthetic("faster"), tmp_path / "bundle")
     model: Any = slimdet.load(bundle)

@@ -40,7 +40,7 @@ def to_bundle(path: str | Path, out: str | Path, config: str | Path | None = Non
     else:
         architecture = architecture_of(read_config(config))
     model = slim(build(architecture), WIDTHS, "backbone").eval()
-    rest = checkpoint.load(model, path)
+    rest = checkpoint.load(model, path, advice="; --config FILE names the config that it was made from")
     names, ids = _classes(architecture["num_classes"] - 1)
     # What was not weights goes along as far as JSON can hold it; optimizer states do not belong in a bundle.
     meta = rest.get("meta")
