@@ -14,6 +14,7 @@ from slimdet.flags import (
     Model,
     Natural,
     NonNegative,
+    Parts,
     Positive,
     Source,
     Start,
@@ -22,8 +23,16 @@ from slimdet.flags import (
     Widths,
 )
 
+Engine = Literal["auto", "onnxruntime", "openvino", "torch"]
 
-def demo(*, out: Annotated[Path | None, "folder (default runs/demo)"] = None) -> Outcome:
+
+def demo(
+    *,
+    engine: Annotated[Engine, "what runs it; auto is onnxruntime where the model was exported, else torch"] = "auto",
+    device: Annotated[Device, "auto, cpu, cuda, cuda:N or mps, as far as the engine has it"] = "auto",
+    threads: Annotated[Count | None, "threads of one run (default: the engine's choice)"] = None,
+    out: Annotated[Path | None, "folder (default runs/demo)"] = None,
+) -> Outcome:
     """The bundled model on the bundled photographs, at every width.
 
     Example:
@@ -31,7 +40,7 @@ def demo(*, out: Annotated[Path | None, "folder (default runs/demo)"] = None) ->
     """
     from slimdet import demo
 
-    result = demo.demo(out)
+    result = demo.demo(out, engine, device, threads)
     document = {"run": str(result.run), "widths": result.widths, "found": result.found}
     return Outcome(document, demo.view(result))
 
@@ -45,12 +54,20 @@ def train(
     norm: Annotated[Literal["none", "batch", "group"], "norms in pyramid and heads"] = "none",
     frozen_norms: Annotated[bool, "keep the backbone's norms as they were"] = False,
     weights: Annotated[Start, "start: imagenet, none, a FILE with a backbone, or a BUNDLE to fine-tune"] = "imagenet",
-    widths: Annotated[Widths, "widths to train, 1.0 among them"] = (0.25, 0.5, 0.75, 1.0),
+    widths: Annotated[Widths, "widths to train, 1.0 among them, or a range, 0.25-1.0"] = (0.25, 0.5, 0.75, 1.0),
     scope: Annotated[Literal["detector", "backbone"], "what narrows"] = "detector",
-    sampling: Annotated[Literal["all", "sandwich"], "widths in a step: all, or narrowest, widest, one between"] = "all",
+    sampling: Annotated[
+        Literal["all", "sandwich", "range"],
+        "widths in a step: all; narrowest, widest, one between; narrowest, widest, any two between",
+    ] = "all",
     distill: Annotated[NonNegative, "weight of what the widest teaches the others; 0 is the paper"] = 0.0,
+    distill_parts: Annotated[Parts, "what is taught: features, classes, rpn, masks"] = ("features", "classes"),
     balance: Annotated[NonNegative, "losses of width w count w ** -BALANCE: 0.5 favours the narrow ones"] = 0.0,
-    sort: Annotated[bool, "sort the backbone's channels by importance before slimming"] = False,
+    narrow_start: Annotated[Fraction, "part of the training after which the narrower widths join the widest"] = 0.0,
+    sort: Annotated[bool, "sort channels by importance before slimming: the backbone's, all of a BUNDLE"] = False,
+    recalibrate: Annotated[
+        Natural | None, "images whose statistics the norms get at the end (default: 512 for a range of widths, else 0)"
+    ] = None,
     epochs: Annotated[Positive, "passes over the training images"] = 12.0,
     batch: Annotated[Count, "images in a step"] = 16,
     lr: Annotated[Positive | None, "peak learning rate (default 0.02 for a batch of 16, scaled to --batch)"] = None,
@@ -82,6 +99,29 @@ def train(
     return Outcome(result, training.view(result))
 
 
+def calibrate(
+    *,
+    model: Annotated[Model, "bundle that gets the width: a folder, or 'bundled'"],
+    data: Annotated[Existing, "DATA.yaml: statistics of its train: images, accuracy on its val:"],
+    width: Annotated[Width, "the width; with --plan, the plan's name"],
+    plan: Annotated[Existing | None, 'JSON file of widths by stage: {"backbone.body.layer4": 0.5}'] = None,
+    images: Annotated[Count, "training images to collect from"] = 512,
+    batch: Annotated[Count, "images that are normalised together"] = 16,
+    device: Annotated[Device, "auto, cpu, cuda, cuda:N or mps"] = "auto",
+    seed: Annotated[Natural, "of the choice of images"] = 0,
+    out: Annotated[Path | None, "new folder for the bundle (default: in place; 'bundled': runs/calibrate-N)"] = None,
+) -> Outcome:
+    """Give a model a width that it was not trained at: statistics for its norms, and its accuracy.
+
+    Example:
+        slimdet calibrate --model runs/train-1/model --data data.yaml --width 0.6
+    """
+    from slimdet import calibration
+
+    result = calibration.calibrate(model, data, width, plan, images, batch, device, seed, out)
+    return Outcome(asdict(result), calibration.view(result))
+
+
 def val(
     *,
     model: Annotated[Model, "bundle: a folder, or 'bundled'"],
@@ -109,8 +149,11 @@ def predict(
     model: Annotated[Model, "bundle: a folder, or 'bundled'"],
     width: Annotated[Width, "how wide to run"] = 1.0,
     conf: Annotated[Fraction, "least score of a detection"] = 0.25,
-    imgsz: Annotated[Count | None, "shorter side in pixels (default: the model's)"] = None,
-    device: Annotated[Device, "auto, cpu, cuda, cuda:N or mps"] = "auto",
+    engine: Annotated[Engine, "what runs it; auto is onnxruntime where the model was exported, else torch"] = "auto",
+    imgsz: Annotated[Count | None, "shorter side in pixels, with --engine torch (default: the model's)"] = None,
+    device: Annotated[Device, "auto, cpu, cuda, cuda:N or mps, as far as the engine has it"] = "auto",
+    threads: Annotated[Count | None, "threads of one run (default: the engine's choice)"] = None,
+    batch: Annotated[Count, "images that are read at a time; those of one size run together"] = 8,
     out: Annotated[Path | None, "folder (default runs/predict-N)"] = None,
 ) -> Outcome:
     """Detect objects in images: drawn pictures and COCO JSON.
@@ -120,7 +163,7 @@ def predict(
     """
     from slimdet import prediction
 
-    found = prediction.predict(sources, model, width, conf, imgsz, device, out)
+    found = prediction.predict(sources, model, width, conf, imgsz, device, out, engine, threads, batch)
     seen, broken = len(found.coco["images"]), len(found.broken)
     text = f"{seen} images, {len(found.coco['annotations'])} detections; pictures and detections.json in {found.run}"
     mistake = f"{broken} of {seen + broken} files could not be read, see above" if broken else ""
@@ -130,20 +173,21 @@ def predict(
 def profile(
     *,
     model: Annotated[Model, "bundle to measure: a folder, or 'bundled'"],
-    imgsz: Annotated[Count | None, "side of the square picture, pixels (default: the model's own)"] = None,
-    device: Annotated[Device, "auto, cpu, cuda, cuda:N or mps"] = "auto",
+    engine: Annotated[Engine, "what runs it; auto is onnxruntime where the model was exported, else torch"] = "auto",
+    imgsz: Annotated[Count | None, "side of the picture, pixels, with --engine torch (default: the model's)"] = None,
+    device: Annotated[Device, "auto, cpu, cuda, cuda:N or mps, as far as the engine has it"] = "auto",
+    threads: Annotated[Count | None, "threads of one run (default: the engine's choice)"] = None,
     repeats: Annotated[Count, "timed runs of every width"] = 10,
 ) -> Outcome:
-    """Parameters, multiply-adds, latency and memory of every width.
+    """Latency, memory, disk, and with torch multiply-adds, of every width.
 
     Example:
-        slimdet profile --model bundled --imgsz 640
+        slimdet profile --model bundled --engine onnxruntime
     """
-    import slimdet
-    from slimdet import profiling, report
+    from slimdet import costs
 
-    costs = profiling.profile(slimdet.load(model), imgsz=imgsz, device=device, repeats=repeats)
-    return Outcome(costs, report.cost_table(costs["widths"]))
+    found = costs.costs(model, engine, imgsz, device, threads, repeats)
+    return Outcome(found, costs.view(found))
 
 
 def extract(
@@ -161,6 +205,26 @@ def extract(
 
     written = extraction.extract(model, width, out)
     return Outcome(written, extraction.usage(written))
+
+
+def export(
+    *,
+    model: Annotated[Model, "bundle to take it from: a folder, or 'bundled'"],
+    width: Annotated[WidthOrAll, "one width, or all"] = None,
+    format: Annotated[Literal["onnx", "openvino"], "kind of engine file"] = "onnx",
+    imgsz: Annotated[Count | None, "shorter side in pixels (default: the model's)"] = None,
+    linked: Annotated[bool, "ONNX files that use the bundle's weights file instead of holding weights"] = False,
+    out: Annotated[Path | None, "folder for the files alone (default: the bundle; 'bundled': runs/export-N)"] = None,
+) -> Outcome:
+    """Widths as engine files, pixels in, detections out, that run without torch.
+
+    Example:
+        slimdet export --model bundled --width 0.5 --format onnx --out engines
+    """
+    from slimdet.export import engines
+
+    written = engines.export(model, width, format, imgsz, linked, out)
+    return Outcome(written, engines.view(written))
 
 
 def convert(
@@ -216,7 +280,8 @@ def doctor() -> Outcome:
     return Outcome(findings, doctor.text(findings))
 
 
-VERBS = {verb.__name__: verb for verb in (demo, train, val, predict, profile, extract, convert, check, doctor)}
+_VERBS = (demo, train, calibrate, val, predict, profile, extract, export, convert, check, doctor)
+VERBS = {verb.__name__: verb for verb in _VERBS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
