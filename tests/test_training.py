@@ -17,6 +17,7 @@ from slimdet.cli import main
 from slimdet.errors import BundleError, ConfigError, DataError, WeightsError
 from slimdet.settings import TrainSettings, learning_rate, sampled_widths
 from slimdet.training import accumulate_gradients, average
+from slimdet.widths import widths_between
 
 
 def small(data: Path, **changes: Any) -> TrainSettings:
@@ -69,6 +70,56 @@ def test_widths_of_a_step() -> None:
     assert all(step[0] == 1.0 and step[-1] == 0.25 and len(step) == 3 for step in drawn)
     assert {step[1] for step in drawn} == {0.5, 0.75}
     assert sampled_widths((0.5, 1.0), "sandwich", random.Random(0)) == [1.0, 0.5]
+
+
+def test_widths_of_a_step_in_a_range() -> None:
+    import random
+
+    between = widths_between(0.25)
+    drawn = [sampled_widths((0.25, 0.5, 1.0), "range", random.Random(seed), between) for seed in range(50)]
+    assert all(step[0] == 1.0 and step[-1] == 0.25 and len(set(step)) == 4 for step in drawn)
+    assert all(step == sorted(step, reverse=True) for step in drawn)
+    assert len({width for step in drawn for width in step[1:-1]}) > 15
+    assert sampled_widths((0.25, 0.5, 1.0), "range", random.Random(7), between) == drawn[7]
+
+
+def test_narrow_widths_may_join_late(scenes: Path, tmp_path: Path) -> None:
+    settings = small(scenes, narrow_start=0.5, epochs=4 / 3, save_every=1e9)  # 4 steps
+    model = training._prepare(settings)[0].model  # the same start
+    seen: list[list[float]] = []
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        seen.append(args[3])
+        return accumulate_gradients(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "accumulate_gradients", spy)
+        training.train(settings, tmp_path / "late")
+    assert seen == [[1.0], [1.0], [1.0, 0.5], [1.0, 0.5]]
+    assert model.widths == (0.5, 1.0)
+
+
+def test_a_detector_of_its_own_may_teach() -> None:
+    model, teacher = tiny_model((1.0,)).train(), tiny_model((1.0,)).extract(1.0).train()
+    images, targets = scene_batch()
+    before = {name: value.clone() for name, value in teacher.named_parameters()}
+    losses = accumulate_gradients(model, images, targets, [1.0], distill=1.0, teacher=teacher)
+    assert "distill_features" in losses[1.0]
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in teacher.named_parameters())
+    chosen = accumulate_gradients(model, images, targets, [1.0], 1.0, distill_parts=("rpn",), teacher=teacher)
+    assert {name for name in chosen[1.0] if name.startswith("distill")} == {"distill_rpn"}
+
+
+def test_a_trained_wide_detector_is_sorted_a_slimmable_one_is_not(
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wide = training.train(small(scenes, widths=(1.0,)), tmp_path / "wide")["model"]
+    caplog.set_level("INFO", logger="slimdet")
+    again = training.train(small(scenes, weights=wide, sort=True), tmp_path / "sorted")["model"]
+    assert "sorted the channels of" in caplog.text
+    with pytest.raises(ConfigError, match="are in order already"):
+        training.train(small(scenes, weights=again, sort=True), tmp_path / "twice")
 
 
 def test_gradients_of_a_step_are_the_sum_over_the_widths() -> None:
@@ -201,7 +252,7 @@ def test_fine_tuning_on_other_classes_keeps_what_fits(
 def test_users_mistakes_are_named(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such file or bundle"):
         training.train(small(scenes, weights="resnet.pth"), tmp_path / "run")
-    with pytest.raises(ConfigError, match="--sampling 'some' is not one of all, sandwich"):
+    with pytest.raises(ConfigError, match="--sampling 'some' is not one of all, sandwich, range"):
         small(scenes, sampling="some")
     with pytest.raises(slimdet.errors.WidthError, match=r"must contain 1\.0"):
         small(scenes, widths=(0.5,))

@@ -23,7 +23,7 @@ from slimdet.slimmable import Slimmable
 from slimdet.training import CHECKPOINT
 from slimdet.validation import validate
 
-# What 'slimdet train' is given, flag by flag; the second stage goes on from the first one's bundle.
+# What 'slimdet train' is given, flag by flag; each stage goes on from the bundle of the one before.
 RECIPE: dict[str, Any] = {
     "backbone": "resnet50_thin",
     "neck": "light",
@@ -42,6 +42,7 @@ RECIPE: dict[str, Any] = {
 STAGES: tuple[dict[str, Any], ...] = (
     {"epochs": 6.0, "lr": 0.03, "sort": True},
     {"epochs": 1.75, "lr": 0.02, "balance": 0.5},
+    {"epochs": 3.0, "lr": 0.006, "balance": 0.5, "sampling": "range"},  # any width, so that others can be calibrated
 )
 
 CARD = """\

@@ -1,0 +1,70 @@
+"""The accuracy study's arithmetic: AP from stored matches, and differences with their intervals."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+STUDY = Path(__file__).parents[2] / "benchmarks" / "accuracy"
+sys.path.insert(0, str(STUDY))
+
+from matches import Matches, difference, match  # noqa: E402  # pyright: ignore
+
+from slimdet.evaluation import evaluate  # noqa: E402
+
+
+def scene(seed: int, quality: float) -> tuple[dict, list[dict]]:
+    draw = np.random.default_rng(0)
+    noise = np.random.default_rng(seed)
+    coco: dict = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]}
+    found = []
+    for image in range(1, 21):
+        coco["images"].append({"id": image, "width": 100, "height": 100})
+        for _ in range(int(draw.integers(0, 4))):
+            x, y, w, h = (float(v) for v in draw.integers(5, 45, 4))
+            category = int(draw.choice([3, 7]))
+            crowd = int(draw.random() < 0.1)
+            coco["annotations"].append(
+                {"id": len(coco["annotations"]) + 1, "image_id": image, "category_id": category,
+                 "bbox": [x, y, w, h], "area": w * h, "iscrowd": crowd}
+            )  # fmt: skip
+            shift = noise.normal(0, quality, 4)
+            box = [x + shift[0], y + shift[1], max(1.0, w + shift[2]), max(1.0, h + shift[3])]
+            found.append({"image_id": image, "category_id": category, "bbox": box, "score": float(noise.random())})
+        found.append({"image_id": image, "category_id": 3, "bbox": [60.0, 60, 20, 20], "score": float(noise.random())})
+    return coco, found
+
+
+@pytest.mark.parametrize("quality", [0.5, 3.0])
+def test_ap_is_cocos(quality: float) -> None:
+    coco, found = scene(1, quality)
+    matches = match(coco, found)
+    assert matches.ap() == pytest.approx(evaluate(coco, found)["bbox"]["AP"], abs=1e-6)
+    again = Matches.from_text(matches.to_text())
+    assert again.ap() == matches.ap()
+    assert Matches.from_text(match(coco, []).to_text()).ap() == 0
+
+
+def test_an_image_counted_twice_is_an_image_that_is_there_twice() -> None:
+    coco, found = scene(1, 2.0)
+    weights = np.ones(20)
+    weights[4] = 2
+    coco["images"].append({"id": 21, "width": 100, "height": 100})
+    again = [item | {"id": 100 + item["id"], "image_id": 21} for item in coco["annotations"] if item["image_id"] == 5]
+    matches = match(coco, found)
+    coco["annotations"] += again
+    found += [item | {"image_id": 21} for item in found if item["image_id"] == 5]
+    assert matches.ap(np.append(weights, 0)) == pytest.approx(match(coco, found).ap(), abs=1e-9)
+
+
+def test_differences_are_paired() -> None:
+    coco, poor = scene(1, 4.0)
+    _, good = scene(2, 1.0)
+    ours, theirs = [match(coco, good)], [match(coco, poor)]
+    same = difference(ours, ours, draws=50)
+    assert same == {"difference": 0, "low": 0, "high": 0}
+    gain = difference(ours, theirs, draws=200)
+    assert gain["low"] < gain["difference"] < gain["high"]
+    assert gain["low"] > 0
+    assert difference(theirs, ours, draws=200)["high"] == pytest.approx(-gain["low"])
