@@ -22,3 +22,10 @@ def test_places() -> None:
 def test_a_launcher_that_did_not_start_this(launcher: str, how: str) -> None:
     with pytest.raises(ConfigError, match=how):
         find_place(launcher, environment={})
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("one", "2"), ("-1", "2"), ("0", "")])
+def test_variables_that_are_no_place(rank: str, world: str) -> None:
+    with pytest.raises(ConfigError, match="SLURM_PROCID"):
+        find_place("slurm", environment={"SLURM_PROCID": rank, "SLURM_NTASKS": world, "SLURM_LOCALID": "0"})
+

@@ -77,7 +77,7 @@ def join(place: Place, backend: str = "gloo") -> None:
     """
     if backend == "nccl":
         count = torch.cuda.device_count()
-        if place.local >= count:
+        if 1 < count <= place.local:  # where one is seen, slurm may have given each process its own
             raise ConfigError(
                 f"nccl needs an accelerator for every process, and this machine has {count} for {place.local + 1} or "
                 "more; start fewer, or set dist_params = dict(backend='gloo')"
