@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 # The development environment holds all that the demo needs: where it exists, it serves.
 DEV := $(VENV)/.installed-dev
-TRAIN := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed-train)
+BASE := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed)
 
 # Photographs, annotations and the backbone's start, which are not part of the repository.
 SHARED := $(abspath $(or $(SLIMDET_SHARED),../shared))
@@ -23,7 +23,7 @@ ANIMALS := $(SHARED)/data/animalpose
 help:
 	@sed -n 's/^#   //p' Makefile
 
-demo: $(TRAIN)
+demo: $(BASE)
 	$(BIN)/slimdet demo
 
 # One torch thread for each test process: more of them than cores would wait on one another.
@@ -54,6 +54,11 @@ runs/animalpose.yaml:
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.made
+	@echo "Installing slimdet into $(VENV): less than a minute and about 200 MB of disk the first time."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
 
 # A stamp is written last: an interrupted set-up is taken up again, a changed pyproject.toml is installed anew.
 $(VENV)/.installed-%: pyproject.toml $(VENV)/.made

@@ -1,10 +1,13 @@
 """What every test shares: one thread, a fixed seed, and the optional folder of real data."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+
+from slimdet import manifest
 
 torch.set_num_threads(1)
 
@@ -21,3 +24,9 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"needs the real data in {folder} (set SLIMDET_SHARED)")
     return folder
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """The bundled model in a folder of its own, which a test may change."""
+    return Path(shutil.copytree(manifest.bundled(), tmp_path / "exported"))

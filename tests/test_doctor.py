@@ -88,6 +88,15 @@ def test_this_machine() -> None:
     json.dumps(findings, allow_nan=False)
 
 
+def test_engines_and_what_they_run_on() -> None:
+    engines = ("onnxruntime", "openvino")
+    findings = doctor.doctor([package for package in PACKAGES if package.name in engines])
+    assert "CPU" in findings["engines"]["onnxruntime"]
+    assert "CPU" in findings["engines"]["openvino"]
+    assert "torch" not in findings["engines"]  # it was not looked for
+    assert re.search(r"^engine onnxruntime: .*CPU", doctor.text(findings), re.M)
+
+
 def test_devices_that_torch_reports() -> None:
     details: dict = {}
     exec(doctor.TORCH_CHECK, {"details": details})  # what the doctor's process runs
@@ -116,7 +125,7 @@ def test_knows_every_dependency() -> None:
     known = {package.name.lower(): package for package in PACKAGES}
     for requirement in project["dependencies"]:
         assert re.split("[>=]", requirement)[0] in known
-    for extra in ("plot", "train", "seed"):
+    for extra in ("plot", "train", "seed", "export", "openvino"):
         for requirement in project["optional-dependencies"][extra]:
             name = re.split("[>=]", requirement)[0]
             if not name.startswith("slimdet["):

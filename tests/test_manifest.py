@@ -56,7 +56,7 @@ def test_what_it_says(folder: Path) -> None:
     assert read.weights() == WEIGHTS
     assert read.engines("onnx") == (0.5,)
     assert read.engines("openvino") == ()
-    assert read.engine("onnx", 0.5) == folder / "width-0.5.onnx"
+    assert read.engine("onnx", 0.5) == [folder / "width-0.5.onnx"]
 
 
 def test_an_engine_that_was_not_exported_is_told_how_to_get(folder: Path) -> None:

@@ -47,19 +47,8 @@ class TestTables:
         assert ["[bold]b", "0.500", "1.000"] in rows
         assert ["dog", "-", "-"] in rows
 
-    def test_costs_show_the_columns_there_are(self) -> None:
-        results = {
-            "1.0": {"parameters": 23_500_000, "macs": 4.09e9, "latency_ms": 20.06},
-            "0.5": {"parameters": 5_900_000, "macs": 1.05e9, "latency_ms": 7.5, "AP": 0.3},
-        }
-        shown = text_of(report.cost_table(results))
-        assert "memory" not in shown
-        rows = [" ".join(line.split()) for line in shown.splitlines()]
-        assert "0.5 5.90 M 1.05 G 7.5 ms 0.300" in rows
-        assert "1.0 23.50 M 4.09 G 20.1 ms -" in rows
-
     def test_no_results_make_empty_tables(self) -> None:
-        for table in (report.accuracy_table, report.class_table, report.cost_table):
+        for table in (report.accuracy_table, report.class_table):
             assert not any(line.strip()[:1].isdigit() for line in text_of(table({})).splitlines())
 
 

@@ -41,9 +41,12 @@ EXTRAS = {
     "faster_coco_eval": "train",
     "pycocotools": "train",
     "yaml": "train",
+    "rich": "train",
     "tensorboard": "train",
     "matplotlib": "plot",
     "cv2": "seed",
+    "onnx": "export",
+    "openvino": "openvino",
 }
 
 

@@ -1,15 +1,14 @@
 """What each width of a bundle costs on an engine: the verb `profile`, without torch where the engine is another."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
-from rich.console import Group
 
-from slimdet import manifest, report
+from slimdet import manifest
 from slimdet.errors import ConfigError
 from slimdet.runtime.detector import Runtime
 from slimdet.runtime.engines import choose
@@ -69,13 +68,39 @@ def costs(
     return report | {"widths": {key: widths[key] | sizes[key] for key in widths}, "all": sizes["all"]}
 
 
-def view(found: Mapping[str, Any]) -> Group:
+def view(found: Mapping[str, Any]) -> str:
     """The table, and what all widths take together."""
     total = found.get("all", {})
     words = {"disk_mb": "on disk", "memory_mb": "of memory"}
     parts = [f"{total[key]:.0f} MB {where}" for key, where in words.items() if key in total]
-    line = f"all widths in one process: {', '.join(parts)}" if parts else ""
-    return Group(report.cost_table(found["widths"]), f"{found['engine']} on {found['device']}", line)
+    line = f"; all widths in one process: {', '.join(parts)}" if parts else ""
+    return f"{cost_table(found['widths'])}\n\n{found['engine']} on {found['device']}{line}"
+
+
+def cost_table(results: Mapping[str, Mapping[str, float]]) -> str:
+    """What each width costs, a line per width, ascending.
+
+    Args:
+        results: width -> any of "parameters" (count), "macs" (multiply-adds), "latency_ms", "memory_mb", "disk_mb",
+            "detections" (count), "AP" (0..1, -1 where it is not known); a number that no width has gets no column.
+    """
+    columns: dict[str, tuple[str, Callable[[float], str]]] = {
+        "parameters": ("parameters", lambda value: f"{value / 1e6:.2f} M"),
+        "macs": ("multiply-adds", lambda value: f"{value / 1e9:.2f} G"),
+        "latency_ms": ("latency", lambda value: f"{value:.1f} ms"),
+        "memory_mb": ("memory", lambda value: f"{value:.0f} MB"),
+        "disk_mb": ("disk", lambda value: f"{value:.1f} MB"),
+        "detections": ("detections", lambda value: f"{value:.0f}"),
+        "AP": ("AP", lambda value: f"{value:.3f}" if value > -1 else "-"),
+    }
+    shown = {key: column for key, column in columns.items() if any(key in numbers for numbers in results.values())}
+    rows = [["width", *(title for title, _ in shown.values())]]
+    for width in sorted(results, key=float):
+        numbers = results[width]
+        rows.append([width, *(text(numbers[key]) if key in numbers else "-" for key, (_, text) in shown.items())])
+    widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(size) for cell, size in zip(row, widest, strict=True)) for row in rows]
+    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
 
 
 def latencies(runtime: Runtime, side: int, repeats: int) -> dict[float, list[float]]:

@@ -8,11 +8,10 @@ from statistics import median
 from typing import Any
 
 from PIL import Image
-from rich.console import Group
 
 from slimdet import manifest, report
 from slimdet.assets import PHOTOGRAPHS
-from slimdet.costs import latencies
+from slimdet.costs import cost_table, latencies
 from slimdet.drawing import side_by_side
 from slimdet.errors import BundleError
 from slimdet.files import atomic_write, new_run_dir
@@ -62,14 +61,13 @@ def demo(out: Path | None = None, engine: str = "auto", device: str = "auto", th
     return Demo(folder, rows, found)
 
 
-def view(result: Demo) -> Group:
+def view(result: Demo) -> str:
     """The table, the pictures and what to try next."""
-    return Group(
-        report.cost_table(result.widths),
-        f"pictures are in {result.run}\n\nnext:\n"
+    return (
+        f"{cost_table(result.widths)}\n\npictures are in {result.run}\n\nnext:\n"
         "  slimdet predict YOUR_PHOTO.jpg --model bundled --width 0.5\n"
         "  slimdet profile --model bundled\n"
-        "  slimdet train --data DATA.yaml --weights bundled      your own classes",
+        "  slimdet train --data DATA.yaml --weights bundled      your own classes"
     )
 
 

@@ -60,6 +60,12 @@ details["operators"] = True
 """
 
 
+ONNXRUNTIME_CHECK = (
+    "details['devices'] = [one.removesuffix('ExecutionProvider') for one in found.get_available_providers()]"
+)
+OPENVINO_CHECK = "details['devices'] = found.Core().available_devices"
+
+
 @dataclass(frozen=True)
 class Package:
     """A package: its name, the module that is imported, what it is for, how to get it, a check beyond the import."""
@@ -78,30 +84,19 @@ def _extra(extra: str) -> str:
 PACKAGES = (
     Package("numpy", "numpy", "everything", "pip install numpy"),
     Package("pillow", "PIL", "reading images", "pip install pillow"),
-    Package("rich", "rich", "tables", "pip install rich"),
-    Package("torch", "torch", "training and running", _extra("train"), TORCH_CHECK),
+    Package("onnxruntime", "onnxruntime", "running exported models", "pip install onnxruntime", ONNXRUNTIME_CHECK),
+    Package("torch", "torch", "training, running what was not exported", _extra("train"), TORCH_CHECK),
     Package("torchvision", "torchvision", "detectors", _extra("train"), TORCHVISION_CHECK),
     Package("safetensors", "safetensors", "bundles", _extra("train")),
     Package("PyYAML", "yaml", "data sets", _extra("train")),
     Package("faster-coco-eval", "faster_coco_eval", "evaluation", _extra("train")),
     Package("pycocotools", "pycocotools.mask", "evaluation, masks", _extra("train")),
+    Package("rich", "rich", "tables of results", _extra("train")),
     Package("tensorboard", "tensorboard", "training curves", _extra("train")),
     Package("matplotlib", "matplotlib", "pictures of results", _extra("plot")),
     Package("opencv-python-headless", "cv2", "the original's resizing", _extra("seed")),
-    Package(
-        "onnxruntime",
-        "onnxruntime",
-        "engine for exported models",
-        "pip install onnxruntime",
-        "details['providers'] = found.get_available_providers()",
-    ),
-    Package(
-        "openvino",
-        "openvino",
-        "engine for exported models",
-        "pip install openvino",
-        "details['devices'] = found.Core().available_devices",
-    ),
+    Package("onnx", "onnx", "exporting", _extra("export")),
+    Package("openvino", "openvino", "another engine", _extra("openvino"), OPENVINO_CHECK),
 )
 
 
@@ -110,8 +105,8 @@ def doctor(packages: Sequence[Package] | None = None) -> dict[str, Any]:
 
     Returns:
         {"slimdet", "python", "platform": str, "cpu": {"name", "cores", "memory_gb"}, "packages": {name: {"status",
-        "version", "purpose", ...}}, "devices": [str], "missing": [{"what", "why", "get"}]}. The status is "ok",
-        "missing", or "broken" with the "problem".
+        "version", "purpose", ...}}, "devices": [str], "engines": {name: [device]}, "missing": [{"what", "why",
+        "get"}]}. The status is "ok", "missing", or "broken" with the "problem"; engines are those that work.
     """
     from slimdet import __version__
 
@@ -125,6 +120,7 @@ def doctor(packages: Sequence[Package] | None = None) -> dict[str, Any]:
         "cpu": {"name": _cpu_name(), "cores": _cores(), "memory_gb": _memory_gb()},
         "packages": found,
         "devices": _devices(found),
+        "engines": _engines(found),
         "missing": [_lacking(one, found[one.name]) for one in packages if found[one.name]["status"] != "ok"],
     }
 
@@ -137,13 +133,12 @@ def text(findings: Mapping[str, Any]) -> str:
         f"slimdet {findings['slimdet']}, Python {findings['python']}",
         f"{cpu['name']}, {cpu['cores']} cores{memory}; {findings['platform']}",
         f"devices: {', '.join(findings['devices'])}",
+        *(f"engine {name}: {', '.join(devices)}" for name, devices in findings["engines"].items()),
         "",
     ]
     for name, package in findings["packages"].items():
         state = package["version"] if package["status"] == "ok" else package["status"]
-        engines = package.get("details", {}).get("providers") or package.get("details", {}).get("devices")
-        extra = f" ({', '.join(engines)})" if engines else ""
-        lines.append(f"  {name:<24}{state:<16}{package['purpose']}{extra}")
+        lines.append(f"  {name:<24}{state:<16}{package['purpose']}")
     lines.append("")
     for what, item in _grouped(findings["missing"]).items():
         lines.append(f"{what}: {item['why']}; get it with: {item['get']}")
@@ -192,6 +187,17 @@ def _devices(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     details = found.get("torch", {}).get("details", {})
     cuda = [f"cuda:{n} {one['name']} ({one['memory_gb']} GB)" for n, one in enumerate(details.get("cuda", []))]
     return ["cpu", *cuda, *(["mps"] if details.get("mps") else [])]
+
+
+def _engines(found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The engines of `slimdet.Runtime` that work here, and what each can run on, in its own words."""
+    engines = {
+        name: list(found[name]["details"]["devices"])
+        for name in ("onnxruntime", "openvino")
+        if found.get(name, {}).get("status") == "ok"
+    }
+    works = all(found.get(name, {}).get("status") == "ok" for name in ("torch", "torchvision"))
+    return engines | ({"torch": _devices(found)} if works else {})
 
 
 def _cores() -> int:

@@ -94,8 +94,7 @@ class Manifest:
         Raises:
             BundleError: the file is missing or another one.
         """
-        entry = self.document["weights"]
-        return self._checked(entry["file"], entry["sha256"]).read_bytes()
+        return self._checked(self.document["weights"]["file"], self.weights_sha256).read_bytes()
 
     def check_width(self, width: float) -> float:
         """The width, rounded as widths are stored.
@@ -114,11 +113,13 @@ class Manifest:
         """The widths that were exported as `kind`, "onnx" or "openvino", ascending."""
         return tuple(sorted(float(width) for width in self.document.get("engines", {}).get(kind, {})))
 
-    def engine(self, kind: str, width: float) -> Path:
-        """The engine file of one width, checked against what was recorded when it was exported.
+    def engine(self, kind: str, width: float) -> list[Path]:
+        """The files of one width's engine, the one to open first; checked against what was recorded at its export.
+
+        After it come the weights: OpenVINO's own (.bin), or the bundle's where an ONNX file is linked to them.
 
         Raises:
-            BundleError: there is none, it is missing or another file, or it was made from other weights.
+            BundleError: there is none, a file is missing or another one, or it was made from other weights.
             WidthError: the bundle does not have the width.
         """
         width = self.check_width(width)
@@ -128,15 +129,12 @@ class Manifest:
             raise BundleError(f"{self.name} has no {kind} engine of width {width}; make it with '{way}'")
         if entry["weights"] != self.weights_sha256:
             raise BundleError(f"{self.name}: {entry['file']} was made from other weights; make it anew with '{way}'")
-        return self._checked(entry["file"], entry["sha256"])
-
-    def engine_files(self, kind: str, width: float) -> list[Path]:
-        """The files that one width needs on disk: its engine, and the weights that a linked one points into.
-
-        Raises:
-            BundleError, WidthError: as for `engine`.
-        """
-        return [self.engine(kind, width)]
+        file = self._checked(entry["file"], entry["sha256"])
+        if kind == "openvino":
+            return [file, file.with_suffix(".bin")]
+        # ONNX names the files of external data as they are.
+        linked = self.weights_file.name.encode() in file.read_bytes()
+        return [file, self._checked(self.weights_file.name, self.weights_sha256)] if linked else [file]
 
     def _checked(self, name: str, sha256: str) -> Path:
         """The file of this name in the bundle's own folder, which must have this sha256."""

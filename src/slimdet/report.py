@@ -1,4 +1,4 @@
-"""Results as tables for the terminal and as pictures (PNG, PDF or SVG, by the path's ending).
+"""Results as tables for the terminal (with rich) and as pictures (PNG, PDF or SVG, by the path's ending).
 
 Widths are keys as JSON has them ("0.25"), in any order; shown in ascending order. Accuracies are 0..1; -1 (COCO's "no
 ground truth") is a dash in tables and left out of pictures. K classes. Pictures appear whole or not at all, and raise
@@ -12,10 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_write
@@ -23,6 +19,8 @@ from slimdet.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import Group
+    from rich.table import Table
 
 INK, FAINT, BLUE = "#222222", "#C4C4C4", "#0072B2"
 # Okabe and Ito's colours, apart also to colour-blind eyes; without their yellow, which is too light for a line.
@@ -32,7 +30,7 @@ LISTED, COLUMN = 81, 27  # classes listed by name beside precision-recall curves
 KINDS = {"bbox": "boxes", "segm": "masks"}
 
 
-def accuracy_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Group:
+def accuracy_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> "Group":
     """The 12 COCO numbers of every width, a table per IoU type; 79 columns wide.
 
     Args:
@@ -50,10 +48,10 @@ def accuracy_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
         for width in _ascending(results):
             table.add_row(width, *(_accuracy(results[width][kind][name]) for name in first))
         tables.append(table)
-    return Group(*tables)
+    return import_module("rich.console").Group(*tables)
 
 
-def class_table(results: Mapping[str, Mapping[str, Mapping[str, float]]], metric: str = "AP") -> Table:
+def class_table(results: Mapping[str, Mapping[str, Mapping[str, float]]], metric: str = "AP") -> "Table":
     """One number of every class, a column per width.
 
     Args:
@@ -64,32 +62,8 @@ def class_table(results: Mapping[str, Mapping[str, Mapping[str, float]]], metric
     table = _table(f"{metric} at width", *widths)
     table.columns[0].justify = "left"
     for name in next(iter(results.values()), {}):
-        # Text: a class called "[b]" is no markup.
-        table.add_row(Text(name), *(_accuracy(results[width][name][metric]) for width in widths))
-    return table
-
-
-def cost_table(results: Mapping[str, Mapping[str, float]]) -> Table:
-    """What each width costs, a row per width.
-
-    Args:
-        results: width -> any of "parameters" (count), "macs" (multiply-adds), "latency_ms", "memory_mb", "disk_mb",
-            "detections" (count), "AP" (0..1); a number that no width has gets no column.
-    """
-    columns = {
-        "parameters": ("parameters", lambda value: f"{value / 1e6:.2f} M"),
-        "macs": ("multiply-adds", lambda value: f"{value / 1e9:.2f} G"),
-        "latency_ms": ("latency", lambda value: f"{value:.1f} ms"),
-        "memory_mb": ("memory", lambda value: f"{value:.0f} MB"),
-        "disk_mb": ("disk", lambda value: f"{value:.1f} MB"),
-        "detections": ("detections", lambda value: f"{value:.0f}"),
-        "AP": ("AP", _accuracy),
-    }
-    shown = {key: column for key, column in columns.items() if any(key in numbers for numbers in results.values())}
-    table = _table("width", *(title for title, _ in shown.values()))
-    for width in _ascending(results):
-        numbers = results[width]
-        table.add_row(width, *(show(numbers[key]) if key in numbers else "-" for key, (_, show) in shown.items()))
+        text = import_module("rich.text").Text(name)  # a class called "[b]" is no markup
+        table.add_row(text, *(_accuracy(results[width][name][metric]) for width in widths))
     return table
 
 
@@ -217,7 +191,10 @@ def plot_accuracy_latency(
     _write(figure, axes, title, path)
 
 
-def _table(*columns: str, padding: int = 1) -> Table:
+def _table(*columns: str, padding: int = 1) -> "Table":
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, title_justify="left")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

@@ -17,7 +17,8 @@ from PIL import Image
 from slimdet import manifest
 from slimdet.errors import ImageError
 from slimdet.images import ImageSource, read_image
-from slimdet.runtime.engines import Engine, Found, Session, choose, make
+from slimdet.runtime.engine import Engine, Found, Session
+from slimdet.runtime.engines import choose, make
 from slimdet.runtime.footprint import footprint
 from slimdet.runtime.result import Result
 

@@ -1,6 +1,7 @@
 """ONNX Runtime: the default engine."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from slimdet.errors import BundleError, ConfigError
 from slimdet.manifest import Manifest
-from slimdet.runtime.engines import Found
+from slimdet.runtime.engine import Found
 
 # Devices as they are called everywhere in slimdet, and ONNX Runtime's names.
 PROVIDERS = {
@@ -36,6 +37,7 @@ class OnnxruntimeEngine:
 
     def __init__(self, bundle: Manifest, device: str = "auto", threads: int | None = None) -> None:
         self._bundle, self._threads = bundle, threads
+        _share_memory()
         available = onnxruntime.get_available_providers()
         kind, _, number = device.partition(":")
         if device == "auto":
@@ -51,13 +53,16 @@ class OnnxruntimeEngine:
             self._providers.append(PROVIDERS["cpu"])
 
     def files(self, width: float) -> list[Path]:
-        return self._bundle.engine_files("onnx", width)
+        return self._bundle.engine("onnx", width)
 
     def load(self, width: float) -> "OnnxSession":
-        file = self._bundle.engine("onnx", width)
+        file = self.files(width)[0]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = self._threads or 0
+        # Widths take turns: threads of one that wait awake would hold up the next, or another process.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             session = onnxruntime.InferenceSession(str(file), options, self._providers)
             loaded = OnnxSession(session)
@@ -67,6 +72,15 @@ class OnnxruntimeEngine:
         if self._must_have and self._providers[0][0] not in session.get_providers():
             raise ConfigError(f"--device {self.device} could not be started by onnxruntime; use cpu")
         return loaded
+
+
+@cache
+def _share_memory() -> None:
+    """One pool of working memory for all sessions of this process: widths take turns in it."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(memory, None)
 
 
 class OnnxSession:

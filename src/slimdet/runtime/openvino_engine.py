@@ -1,5 +1,6 @@
 """OpenVINO: Intel's engine, from the extra `openvino`."""
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from slimdet.errors import BundleError, ConfigError
 from slimdet.manifest import Manifest
-from slimdet.runtime.engines import Found
+from slimdet.runtime.engine import Found
 
 
 class OpenvinoEngine:
@@ -41,10 +42,10 @@ class OpenvinoEngine:
             self._settings["INFERENCE_NUM_THREADS"] = threads
 
     def files(self, width: float) -> list[Path]:
-        return self._bundle.engine_files(self._kind, width)
+        return self._bundle.engine(self._kind, width)
 
     def load(self, width: float) -> "OpenvinoSession":
-        file = self._bundle.engine(self._kind, width)
+        file = self.files(width)[0]
         try:
             model = self._core.read_model(file)
             return OpenvinoSession(self._core.compile_model(model, self.device.upper(), self._settings), model)
@@ -60,7 +61,7 @@ class OpenvinoSession:
         self._compiled, self._own = compiled, threading.local()
         given = {name for output in compiled.outputs for name in output.names}  # a tensor may have several
         self._outputs = [name for name in Found._fields if name in given]
-        size = {"min_size": 186, "max_size": 256}
+        size = json.loads(model.get_rt_info(["framework", "input"]).astype(str))
         self.sides = int(size["min_size"]), int(size["max_size"])
 
     def __call__(self, images: NDArray[np.uint8]) -> Found:

@@ -16,7 +16,7 @@ from slimdet import bundle
 from slimdet.devices import choose_device
 from slimdet.image_size import set_image_size
 from slimdet.manifest import Manifest
-from slimdet.runtime.engines import Found
+from slimdet.runtime.engine import Found
 
 
 class TorchEngine:

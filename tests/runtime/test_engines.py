@@ -1,0 +1,103 @@
+"""Which engine runs, on which device, and what is said where it cannot."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slimdet import Runtime, manifest
+from slimdet.errors import BundleError, ConfigError
+from slimdet.runtime import engines
+from slimdet.runtime.engines import choose
+
+
+def without_engines(folder: Path) -> Path:
+    document = json.loads((folder / "model.json").read_text())
+    document.pop("engines")
+    (folder / "model.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_auto_is_onnxruntime_where_exported_else_torch_else_an_error(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert choose("auto", manifest.read(exported)) == "onnxruntime"
+    bare = manifest.read(without_engines(exported))
+    assert choose("auto", bare) == "torch"
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(BundleError, match=f"run 'slimdet export --model {exported}' where torch is"):
+        choose("auto", bare)
+
+
+def test_an_engine_that_is_asked_for_is_taken(exported: Path) -> None:
+    bundle = manifest.read(exported)
+    assert [choose(name, bundle) for name in engines.ENGINES] == list(engines.ENGINES)
+    with pytest.raises(ConfigError, match="'tensorrt' is not one of auto, onnxruntime, openvino, torch"):
+        choose("tensorrt", bundle)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_bundle_without_engines_is_told_how_to_get_them(engine: str, exported: Path) -> None:
+    runtime = Runtime(without_engines(exported), engine=engine)
+    with pytest.raises(BundleError, match=f"no onnx engine of width 0.5; .*slimdet export --model {exported}"):
+        runtime.prepare([0.5])
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_a_device_that_is_not_there_is_an_error(engine: str) -> None:
+    with pytest.raises(ConfigError, match="--device cuda:99"):
+        Runtime(engine=engine, device="cuda:99")
+
+
+@pytest.mark.parametrize(("engine", "device"), [("onnxruntime", "mps"), ("onnxruntime", "tpu"), ("openvino", "npu")])
+def test_devices_that_are_there_are_named(engine: str, device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--device {device} .*available: .*cpu"):
+        Runtime(engine=engine, device=device)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_size_of_images_needs_torch_or_an_export(engine: str) -> None:
+    with pytest.raises(ConfigError, match=r"slimdet export --model bundled --imgsz 320' first, or use --engine torch"):
+        Runtime(engine=engine, imgsz=320)
+    assert Runtime(engine="torch", imgsz=96).session(0.25).sides == (96, 132)
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_threads_are_one_or_more(engine: str) -> None:
+    with pytest.raises(ConfigError, match="threads 0 must be 1 or more"):
+        Runtime(engine=engine, threads=0)
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_sides_are_those_of_the_model(engine: str) -> None:
+    assert Runtime(engine=engine).session(0.25).sides == (186, 256)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_engine_file_that_cannot_be_run_is_named(engine: str, exported: Path) -> None:
+    file, content = exported / "width-0.5.onnx", b"\x08\x09not an engine"
+    file.write_bytes(content)
+    with pytest.raises(BundleError, match="its sha256 differs"):
+        Runtime(exported, engine=engine).prepare([0.5])
+    document = json.loads((exported / "model.json").read_text())
+    document["engines"]["onnx"]["0.5"]["sha256"] = manifest.hashlib.sha256(content).hexdigest()
+    (exported / "model.json").write_text(json.dumps(document))
+    with pytest.raises(BundleError, match=rf"{file} cannot be run by {engine}") as caught:
+        Runtime(exported, engine=engine).prepare([0.5])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_sessions_keep_to_the_interface(engine: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 50, 70, 3), dtype=np.uint8)
+    found = Runtime(engine=engine, threads=1).session(0.25)(images)
+    count = len(found.scores)
+    assert found.boxes.shape == (count, 4)
+    assert (found.boxes.dtype, found.scores.dtype) == (np.float32, np.float32)
+    assert (found.labels.dtype, found.image_index.dtype) == (np.int64, np.int64)
+    assert set(found.image_index) <= {0, 1, 2}
+    assert (np.diff(found.image_index) >= 0).all()
+    for index in range(3):
+        assert (np.diff(found.scores[found.image_index == index]) <= 0).all()
+    assert found.masks is None
