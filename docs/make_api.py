@@ -38,20 +38,21 @@ PUBLIC: dict[str, dict[str, str]] = {
         "evaluation": "evaluate accumulate Evaluation confusion_matrix",
         "detections": "detect to_coco check_classes",
     },
+    "Running": {"runtime.detector": "Runtime", "runtime.result": "Result"},
     "Prediction": {"prediction": "predict Predictions find_images", "drawing": "draw side_by_side"},
-    "Costs, extraction": {"profiling": "profile count_macs", "extraction": "extract"},
+    "Costs, extraction": {"costs": "costs", "profiling": "profile count_macs", "extraction": "extract"},
     "Errors": {
         "errors": "SlimdetError WidthError UnknownLayerError SharingError BundleError WeightsError DataError "
         "ImageError ConfigError"
     },
 }
-SHORT = {"slim", "Slimmable", "save", "load"}  # names of `slimdet` itself
+SHORT = {"slim", "Slimmable", "save", "load", "Runtime", "Result"}  # names of `slimdet` itself
 
 INTRODUCTION = """# Python API
 
-Written from the docstrings by `docs/make_api.py`. Four names are those of the package itself (`slimdet.slim`,
-`slimdet.Slimmable`, `slimdet.save`, `slimdet.load`); the others are imported from their modules. `import slimdet` needs
-no torch; these names import it when they are first used.
+Written from the docstrings by `docs/make_api.py`. Six names are those of the package itself (`slimdet.Runtime`,
+`slimdet.Result`, `slimdet.slim`, `slimdet.Slimmable`, `slimdet.save`, `slimdet.load`); the others are imported from their
+modules. `import slimdet` needs no torch; the last four of these names import it when they are first used.
 """
 
 
