@@ -68,11 +68,11 @@ def test_what_does_not_fit_is_listed(rpn: Any, tmp_path: Path) -> None:
     torch.save(wrong, tmp_path / "x.pth")
     before = checkpoint.state_of(model)["rpn_head.rpn_reg.bias"].clone()
     with pytest.raises(WeightsError) as caught:
-        checkpoint.load(model, tmp_path / "x.pth")
+        checkpoint.load(model, tmp_path / "x.pth", advice="; that helps")
     message = str(caught.value)
     assert "1 missing: neck.lateral_convs.0.conv.bias;" in message
     assert "1 unexpected: neck.lateral_convs.7.conv.bias;" in message
-    assert "1 misfitting: rpn_head.rpn_cls.bias [5] for [3];" in message
+    assert "1 misfitting: rpn_head.rpn_cls.bias [5] for [3]; that helps" in message
     assert torch.equal(checkpoint.state_of(model)["rpn_head.rpn_reg.bias"], before)
     wrong["rpn_head.rpn_reg.bias"] = torch.full_like(before, 4)
     torch.save(wrong, tmp_path / "x.pth")
