@@ -79,7 +79,7 @@ def test_pictures(result: slimdet.Result, tmp_path: Path) -> None:
 
 
 def test_supervision(result: slimdet.Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Not a dependency, and large; its constructor takes these names (supervision 0.25 to 0.27).
+    # Not a dependency, and large; what is handed over is what its constructor takes (tried with supervision 0.31).
     monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SimpleNamespace))
     detections = result.to_supervision()
     assert detections.xyxy is result.boxes
