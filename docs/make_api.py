@@ -51,8 +51,8 @@ SHORT = {"slim", "Slimmable", "save", "load", "Runtime", "Result"}  # names of `
 INTRODUCTION = """# Python API
 
 Written from the docstrings by `docs/make_api.py`. Six names are those of the package itself (`slimdet.Runtime`,
-`slimdet.Result`, `slimdet.slim`, `slimdet.Slimmable`, `slimdet.save`, `slimdet.load`); the others are imported from their
-modules. `import slimdet` needs no torch; the last four of these names import it when they are first used.
+`slimdet.Result`, `slimdet.slim`, `slimdet.Slimmable`, `slimdet.save`, `slimdet.load`); the others are imported from
+their modules. `import slimdet` needs no torch; the last four of these names import it when they are first used.
 """
 
 
