@@ -20,7 +20,7 @@ SOURCE = DOCS.parent / "src" / "slimdet"
 
 # What others may rely on, by subject and module.
 PUBLIC: dict[str, dict[str, str]] = {
-    "Slimming": {"slimmable": "slim Slimmable", "scopes": "Scope"},
+    "Slimming": {"slimmable": "slim Slimmable", "scopes": "Scope", "widths": "WidthRange read_plan"},
     "Bundles": {"bundle": "save load"},
     "Detectors": {"detectors": "faster_rcnn mask_rcnn build", "backbones": "trunk classifier"},
     "Data": {
@@ -32,7 +32,13 @@ PUBLIC: dict[str, dict[str, str]] = {
         "data.convert": "to_coco",
         "images": "read_image image_size",
     },
-    "Training": {"settings": "TrainSettings learning_rate", "training": "train resume accumulate_gradients"},
+    "Training": {
+        "settings": "TrainSettings learning_rate",
+        "training": "train resume accumulate_gradients",
+        "calibration": "calibrate collect_statistics calibration_batches Calibration",
+        "distillation": "watch distillation_losses",
+        "sorting": "sort_channels sort_detector",
+    },
     "Evaluation": {
         "validation": "validate_bundle validate Validation",
         "evaluation": "evaluate accumulate Evaluation confusion_matrix",
