@@ -62,7 +62,7 @@ def test_what_it_says(folder: Path) -> None:
 def test_an_engine_that_was_not_exported_is_told_how_to_get(folder: Path) -> None:
     with pytest.raises(BundleError, match=rf"no onnx engine of width 1\.0; .*slimdet export --model {folder}"):
         manifest.read(folder).engine("onnx", 1.0)
-    with pytest.raises(WidthError, match=r"width 0\.3 is not one of 0\.5, 1\.0; train it in"):
+    with pytest.raises(WidthError, match=r"width 0\.3 is not one of 0\.5, 1\.0; add it with 'slimdet calibrate"):
         manifest.read(folder).engine("onnx", 0.3)
 
 

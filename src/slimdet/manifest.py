@@ -104,9 +104,9 @@ class Manifest:
         """
         value = round(float(width), 4)
         if value not in self.widths:
-            known, more = ", ".join(map(str, self.widths)), ",".join(map(str, sorted((*self.widths, value))))
-            way = f"train it in with 'slimdet train --weights BUNDLE --widths {more}'"
-            raise WidthError(f"width {value} is not one of {known}; {way}")
+            known = ", ".join(map(str, self.widths))
+            way = f"slimdet calibrate --model {self.name} --data DATA.yaml --width {value}"
+            raise WidthError(f"width {value} is not one of {known}; add it with '{way}'")
         return value
 
     def engines(self, kind: str) -> tuple[float, ...]:
