@@ -1,0 +1,1 @@
+"""Export: a width as one file that runs without torch."""

@@ -1,0 +1,96 @@
+"""What exported files give is what the extracted detector gives: every backbone, both engines, any size and batch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from torchvision.models import detection
+
+import slimdet
+from export.parity import SIZES, Expected, in_order, lively, narrow, photographs, reference
+from slimdet.backbones import BACKBONES
+from slimdet.export.onnx_file import folded, to_onnx
+from slimdet.export.openvino_ir import save_ir
+
+Run = Callable[[np.ndarray], list[np.ndarray]]
+
+# Each backbone once, and among them both detectors, both necks, all norms.
+OURS: dict[str, dict[str, Any]] = {
+    "resnet18": {"masks": True, "neck": "light", "backbone_norm": "frozen"},
+    "resnet34": {"masks": True, "neck": "light", "norm_layer": "batch"},
+    "resnet50": {"masks": True, "neck": "full"},
+    "resnet101": {"masks": False, "neck": "light"},
+    "resnet152": {"masks": False, "neck": "light", "norm_layer": "batch"},
+    "resnet50_thin": {"masks": False, "neck": "full", "norm_layer": "group"},
+    "mobilenet_v2": {"masks": True, "neck": "light", "norm_layer": "group"},
+    "efficientnet_lite0": {"masks": False, "neck": "light"},
+}
+_NONE: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": 5, "min_size": 128, "max_size": 180}
+READY_MADE: dict[str, Callable[[], Any]] = {
+    name: lambda name=name: getattr(detection, name)(**_NONE)
+    for name in (
+        "fasterrcnn_resnet50_fpn",
+        "fasterrcnn_resnet50_fpn_v2",
+        "fasterrcnn_mobilenet_v3_large_fpn",
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        "maskrcnn_resnet50_fpn",
+        "maskrcnn_resnet50_fpn_v2",
+    )
+}
+
+
+def engines(model: onnx.ModelProto, folder: Path) -> dict[str, Run]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    save_ir(model, folder / "model.xml", {})
+    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return {
+        "onnxruntime": lambda images: session.run(None, {"images": images}),
+        "openvino": lambda images: list(compiled(images).values()),
+    }
+
+
+def check(detector: Any, runs: dict[str, Run], sizes: list[tuple[int, int]]) -> None:
+    detector.roi_heads.box_roi_pool.scales = None  # it remembers those of its first image
+    reference(detector, photographs((256, 256), 1, 0))
+    firm = loose = 0
+    for number, size in enumerate(sizes):
+        images = photographs(size, 3 if number % 2 else 1, seed=number)
+        expected = Expected(detector, images)
+        firm += sum(map(len, expected.firm))
+        loose += sum(map(len, expected.loose))
+        for name, run in runs.items():
+            found = run(images.numpy())
+            assert not expected.difference(found), (name, size, expected.difference(found))
+            assert in_order(found), (name, size)
+    assert firm >= 4 * len(sizes)
+    assert loose <= firm / 4
+
+
+def test_every_backbone_is_here() -> None:
+    assert OURS.keys() == BACKBONES.keys()
+
+
+@pytest.mark.parametrize("backbone", OURS)
+def test_our_detectors(backbone: str, tmp_path: Path) -> None:
+    detector = narrow(backbone=backbone, **OURS[backbone])
+    check(detector, engines(folded(to_onnx(detector, {})), tmp_path), SIZES[:4])
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+@pytest.mark.slow
+def test_ready_made_detectors(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    detector = lively(READY_MADE[name]())
+    check(detector, engines(folded(to_onnx(detector, {})), tmp_path), SIZES)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_the_bundled_detector_at_every_size(width: float, tmp_path: Path) -> None:
+    detector = slimdet.load("bundled").extract(width)
+    check(detector, engines(folded(to_onnx(detector, {})), tmp_path), SIZES)
