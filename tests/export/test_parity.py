@@ -47,7 +47,7 @@ READY_MADE: dict[str, Callable[[], Any]] = {
 
 def engines(model: onnx.ModelProto, folder: Path) -> dict[str, Run]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    save_ir(model, folder / "model.xml", {})
+    save_ir(model, folder / "model.xml")
     compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return {
         "onnxruntime": lambda images: session.run(None, {"images": images}),
@@ -90,7 +90,7 @@ def test_ready_made_detectors(name: str, tmp_path: Path) -> None:
     check(detector, engines(folded(to_onnx(detector, {})), tmp_path), SIZES)
 
 
-@pytest.mark.parametrize("width", [0.5, 1.0])
+@pytest.mark.parametrize("width", [0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_the_bundled_detector_at_every_size(width: float, tmp_path: Path) -> None:
     detector = slimdet.load("bundled").extract(width)
     check(detector, engines(folded(to_onnx(detector, {})), tmp_path), SIZES)

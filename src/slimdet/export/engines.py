@@ -61,12 +61,11 @@ def export(
     folder = source.folder if inside else None
     for value in widths:
         detector: Any = slimmable.extract(value)
-        metadata = _metadata(source, value, detector)
-        graph = to_onnx(detector, metadata)
+        graph = to_onnx(detector, _metadata(source, value, detector))
         graph = link(graph, source.folder / source.document["weights"]["file"], value) if linked else folded(graph)
         folder = folder or new_run_dir("export", out)  # not before there is something to put into it
         file = folder / f"width-{value}{SUFFIX[format]}"
-        _write(graph, file, metadata)
+        _write(graph, file)
         entries[str(value)] = _entry(file, source.weights_sha256)
         if inside:
             _record(source, format, entries)
@@ -104,14 +103,14 @@ def _metadata(source: Manifest, width: float, detector: Any) -> dict[str, str]:
     }
 
 
-def _write(graph: onnx.ModelProto, file: Path, metadata: Mapping[str, str]) -> None:
+def _write(graph: onnx.ModelProto, file: Path) -> None:
     if file.suffix == SUFFIX["onnx"]:
         with atomic_write(file) as temporary:
             temporary.write_bytes(graph.SerializeToString())
     else:
         from slimdet.export.openvino_ir import save_ir  # an extra of its own
 
-        save_ir(graph, file, metadata)
+        save_ir(graph, file)
 
 
 def _entry(file: Path, weights: str) -> dict[str, Any]:
