@@ -26,7 +26,14 @@ def model() -> slimdet.Slimmable:
 
 
 def test_the_folder_holds_one_model_and_no_stranger() -> None:
-    assert sorted(file.name for file in FOLDER.iterdir()) == ["README.md", "model.json", "weights.safetensors"]
+    engines = [f"width-{width}.onnx" for width in (0.25, 0.5, 0.75, 1.0)]
+    assert sorted(file.name for file in FOLDER.iterdir()) == [
+        "README.md",
+        "model.json",
+        "weights.safetensors",
+        *engines,
+    ]
+    assert sum(file.stat().st_size for file in FOLDER.glob("*.onnx")) < 40e6
     assert (FOLDER / "weights.safetensors").stat().st_size <= 20 * 2**20
 
 

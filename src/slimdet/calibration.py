@@ -182,10 +182,10 @@ def calibrate(
     stages = None if plan is None else read_plan(plan)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"--out {out} is there already and not empty; choose another folder")
+    slimmable = bundle.load(model)
     config = read_data_config(data)
     if config.train is None:
         raise DataError(f"{data} has no 'train:', which the statistics are collected from")
-    slimmable = bundle.load(model)
     if slimmable.norms == "own" and value not in slimmable.widths:
         logger.warning(
             "%s was trained at %s only: other widths are poor without training; train with --widths 0.25-1.0",
