@@ -46,7 +46,12 @@ PUBLIC: dict[str, dict[str, str]] = {
     },
     "Running": {"runtime.detector": "Runtime", "runtime.result": "Result"},
     "Prediction": {"prediction": "predict Predictions find_images", "drawing": "draw side_by_side"},
-    "Costs, extraction": {"costs": "costs", "profiling": "profile count_macs", "extraction": "extract"},
+    "Costs, extraction, export": {
+        "costs": "costs",
+        "profiling": "profile count_macs",
+        "extraction": "extract",
+        "export.engines": "export",
+    },
     "Errors": {
         "errors": "SlimdetError WidthError UnknownLayerError SharingError BundleError WeightsError DataError "
         "ImageError ConfigError"
