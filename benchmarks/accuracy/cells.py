@@ -23,6 +23,12 @@ COMMON: dict[str, Any] = {
     "bf16": True,
 }
 
+# What a data set asks for besides.
+SETS: dict[str, dict[str, Any]] = {
+    "animalpose": {},
+    "pennfudan": {"model": "mask_rcnn", "epochs": 40.0, "imgsz": 160},  # 110 images: about 280 steps
+}
+
 # What a slimmable detector adds to the paper's plain sum.
 METHODS: dict[str, dict[str, Any]] = {
     "individual": {},
@@ -46,6 +52,11 @@ class Cell:
     scope: str = "detector"
     data: str = "animalpose"
     sort: bool = True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `slimdet.settings.TrainSettings` is given."""
+        return COMMON | SETS[self.data] | METHODS[self.method] | {"scope": self.scope, "lr": self.lr, "seed": self.seed}
 
     @property
     def name(self) -> str:
@@ -74,14 +85,7 @@ CELLS: tuple[Cell, ...] = (
     *(cell for seed in (1, 2) for cell in (*individuals(seed, 0.25, 1.0), Cell("distill", seed, lr=SLIMMABLE))),
     # The widths between.
     *(cell for seed in range(3) for cell in individuals(seed, 0.5, 0.75)),
-    # What the ingredients are worth.
-    Cell("plain", lr=SLIMMABLE),
-    Cell("late", lr=SLIMMABLE),
-    Cell("balance", lr=SLIMMABLE),
-    Cell("range", lr=SLIMMABLE),
-    Cell("distill", lr=SLIMMABLE, sort=False),
-    *(Cell("individual-taught", seed, 0.25) for seed in range(3)),
-    # The backbone alone narrows.
+    # The backbone alone narrows; at 1.0 its individual is the one above.
     *(
         cell
         for seed in range(3)
@@ -90,4 +94,20 @@ CELLS: tuple[Cell, ...] = (
             Cell("distill", seed, lr=SLIMMABLE, scope="backbone"),
         )
     ),
+    # Mask R-CNN.
+    *(
+        cell
+        for seed in range(3)
+        for cell in (
+            *individuals(seed, 0.25, 1.0, data="pennfudan"),
+            Cell("distill", seed, lr=SLIMMABLE, data="pennfudan"),
+        )
+    ),
+    # What the ingredients are worth.
+    Cell("plain", lr=SLIMMABLE),
+    Cell("late", lr=SLIMMABLE),
+    Cell("balance", lr=SLIMMABLE),
+    Cell("range", lr=SLIMMABLE),
+    Cell("distill", lr=SLIMMABLE, sort=False),
+    *(Cell("individual-taught", seed, 0.25) for seed in range(3)),
 )

@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 import torchvision
-from cells import CELLS, COMMON, METHODS, QUARTERS, Cell
+from cells import CELLS, QUARTERS, Cell
 from matches import match
 from torch import nn
+from torchvision.models.detection import MaskRCNN
 
 from slimdet.data.coco import CocoDataset
 from slimdet.data.transforms import augmentation
@@ -88,17 +89,9 @@ def trained(cell: Cell, shared: Path, device: str, teacher: nn.Module | None = N
     """Train a cell, or go on with it; nothing is left to do for one that is trained."""
     weights = shared / "data" / "weights" / "resnet50_thin0.5_open_nsfw_fp16.pth"
     widths = QUARTERS if cell.width is None else (1.0,)
-    settings = TrainSettings(
-        data=cell.data,
-        weights=weights.name,
-        widths=widths,
-        scope=cell.scope,
-        lr=cell.lr,
-        seed=cell.seed,
-        device=device,
-        **COMMON | METHODS[cell.method],
-    )
-    dataset = CocoDataset(*split(shared, cell.data, "fit"), augmentation(settings.augment), train=True)
+    settings = TrainSettings(data=cell.data, weights=weights.name, widths=widths, device=device, **cell.settings)
+    masks = settings.model == "mask_rcnn"
+    dataset = CocoDataset(*split(shared, cell.data, "fit"), augmentation(settings.augment), masks=masks, train=True)
     folder = WORK / cell.name
     folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(start(cell, settings, dataset, weights), dataset, settings, teacher)
@@ -138,10 +131,11 @@ def run(cell: Cell, shared: Path, device: str) -> dict[str, Any]:
 
 
 def _measure(model: Slimmable, width: float, shared: Path, data: str, part: str, device: str) -> dict[str, Any]:
-    dataset = CocoDataset(*split(shared, data, part))
+    masks = isinstance(model.twin(1.0), MaskRCNN)
+    dataset = CocoDataset(*split(shared, data, part), masks=masks)
     place = choose_device(device)
     found = detect(lambda images: model(images, width=width), dataset, place)
-    numbers = evaluate(dataset.coco, found)
+    numbers = evaluate(dataset.coco, found, ("bbox", "segm") if masks else ("bbox",))
     return numbers | ({"matches": match(dataset.coco, found).to_text()} if part == "val" else {})
 
 
