@@ -48,12 +48,13 @@ def reference(detector: nn.Module, images: Tensor) -> list[dict[str, Tensor]]:
 
 
 class Expected:
-    """What an engine has to find in images uint8 [B, H, W, 3]: for each image the `firm` detections, and `loose` ones
-    that it may find."""
+    """What an engine has to find in images uint8 [B, H, W, 3]: for each image the `firm` detections of the `count` that
+    the reference finds without noise, and `loose` ones that it may find."""
 
     def __init__(self, detector: Any, images: Tensor) -> None:
         torch.manual_seed(0)
         runs = [_listed(reference(detector, images))]
+        self.count = sum(map(len, runs[0]))
         with _noise(detector):
             runs += [_listed(reference(detector, images)) for _ in range(DRAWS)]
         self.firm: list[list[Detection]] = []

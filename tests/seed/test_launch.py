@@ -28,4 +28,3 @@ def test_a_launcher_that_did_not_start_this(launcher: str, how: str) -> None:
 def test_variables_that_are_no_place(rank: str, world: str) -> None:
     with pytest.raises(ConfigError, match="SLURM_PROCID"):
         find_place("slurm", environment={"SLURM_PROCID": rank, "SLURM_NTASKS": world, "SLURM_LOCALID": "0"})
-

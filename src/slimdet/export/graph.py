@@ -131,7 +131,7 @@ class Graph(nn.Module):
 
     def pool(self, pool: MultiScaleRoIAlign, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor) -> Tensor:
         """MultiScaleRoIAlign: boxes [R, 4] in resized pixels, each of the image [R] -> [R, C, side, side]."""
-        levels = [features[name] for name in pool.featmap_names]
+        levels = [level for name, level in features.items() if name in pool.featmap_names]
         scales = self.scales[pool]
         rois = torch.cat([image[:, None].float(), boxes], dim=1)
         options = pool.output_size, pool.sampling_ratio
@@ -227,4 +227,5 @@ def _scales(detector: Any) -> dict[nn.Module, Sequence[float]]:
     with torch.no_grad():
         levels = detector.backbone(torch.zeros(1, 3, 256, 256))
     pools = [pool for pool in (detector.roi_heads.box_roi_pool, detector.roi_heads.mask_roi_pool) if pool is not None]
-    return {pool: pool.scales or [levels[name].shape[-1] / 256 for name in pool.featmap_names] for pool in pools}
+    strides = {name: level.shape[-1] / 256 for name, level in levels.items()}
+    return {pool: pool.scales or [strides[name] for name in strides if name in pool.featmap_names] for pool in pools}
