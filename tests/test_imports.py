@@ -18,7 +18,7 @@ LAYERS = {
     "command line": "__main__ cli command",
     "demo": "demo",
     "verbs": "costs conversion training calibration starting validation prediction profiling extraction export.* "
-    "doctor distillation sorting run_log settings seed.*",
+    "doctor distillation gradients sorting run_log settings seed.*",
     "runtime": "runtime.*",
     "bundle": "bundle architecture image_size",
     "detectors": "detectors backbones weights "

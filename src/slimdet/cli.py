@@ -63,6 +63,9 @@ def train(
     distill: Annotated[NonNegative, "weight of what the widest teaches the others; 0 is the paper"] = 0.0,
     distill_parts: Annotated[Parts, "what is taught: features, classes, rpn, masks"] = ("features", "classes"),
     balance: Annotated[NonNegative, "losses of width w count w ** -BALANCE: 0.5 favours the narrow ones"] = 0.0,
+    gradients: Annotated[
+        Literal["sum", "mean"], "of the widths, in weights that they share: sum is the paper; mean suits higher rates"
+    ] = "sum",
     narrow_start: Annotated[Fraction, "part of the training after which the narrower widths join the widest"] = 0.0,
     sort: Annotated[bool, "sort channels by importance before slimming: the backbone's, all of a BUNDLE"] = False,
     recalibrate: Annotated[

@@ -26,6 +26,7 @@ class TrainSettings:
     distill: float = 0.0
     distill_parts: tuple[str, ...] = ("features", "classes")
     balance: float = 0.0  # a width's losses count w ** -balance: 0 is the paper's plain sum
+    gradients: str = "sum"  # of the widths, in weights that they share; or "mean"
     narrow_start: float = 0.0  # part of the training after which the narrower widths join the widest
     sort: bool = False
     recalibrate: int | None = None  # training images whose statistics the norms get at the end; None: 512 for a range
@@ -66,7 +67,11 @@ class TrainSettings:
         if not 0 <= self.narrow_start < 1:
             raise ConfigError(f"--narrow-start {self.narrow_start} is not at least 0 and below 1")
         object.__setattr__(self, "distill_parts", tuple(self.distill_parts))
-        choices = {"sampling": ("all", "sandwich", "range"), "schedule": ("step", "cosine")}
+        choices = {
+            "sampling": ("all", "sandwich", "range"),
+            "gradients": ("sum", "mean"),
+            "schedule": ("step", "cosine"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"--{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")

@@ -42,6 +42,12 @@ class Sliced(nn.Module):
         bias = self._parameters["bias"]
         return bias if bias is None or self._own_bias else bias[: self._out]
 
+    def corner(self, name: str) -> tuple[slice, ...]:
+        """The part that this layer uses of the tensor it holds as "weight" or "bias"."""
+        if name == "weight":
+            return self._corner
+        return () if self._own_bias else (slice(self._out),)
+
     def _shared(self) -> tuple[str, ...]:
         return ("weight",) if self._own_bias else ("weight", "bias")
 

@@ -33,6 +33,7 @@ from slimdet.devices import choose_device
 from slimdet.distillation import PARTS, Watched, distillation_losses, watch
 from slimdet.errors import ConfigError, DataError, WidthError
 from slimdet.files import atomic_write, new_run_dir
+from slimdet.gradients import divide_by_users
 from slimdet.run_log import SETTINGS, RunLog
 from slimdet.settings import TrainSettings, learning_rate, sampled_widths
 from slimdet.slimmable import Slimmable
@@ -167,6 +168,8 @@ class Trainer:
             settings.distill_parts,
             self.teacher,
         )
+        if settings.gradients == "mean":
+            divide_by_users(self.model, widths)
         norm = nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.clip)
         if not torch.isfinite(norm):
             raise DataError(f"the gradient is {norm.item()} at step {self.step}: lower --lr (now {settings.peak_lr:g})")

@@ -22,13 +22,14 @@ def resized(sides: Tensor, shortest: int, longest: int) -> Tensor:
     """
     powers = torch.tensor(_POWERS)
     low, high = sides.amin(), sides.amax()
-    by_shortest = shortest * high <= longest * low
-    a = torch.where(by_shortest, shortest, longest)
-    b = torch.where(by_shortest, low, high)
+    # `<` and `>` alone: ONNX Runtime 1.19 to 1.23 fail to infer the shapes of LessOrEqual and GreaterOrEqual here.
+    by_longest = longest * low < shortest * high
+    a = torch.where(by_longest, longest, shortest)
+    b = torch.where(by_longest, high, low)
     n, inexact = sides * a // b, sides * a % b
     # With b <= a < 2b the quotient a * 2**52 / b has 53 bits. Its rest is found 13 bits at a time.
-    a = a * torch.where(a * powers >= b, powers, powers[-1]).amin()
-    b = b * torch.where(b * powers <= a, powers, 1).amax()
+    a = a * torch.where(a * powers < b, powers[-1], powers).amin()
+    b = b * torch.where(b * powers > a, 1, powers).amax()
     rest = a % b
     for _ in range(52 // 13):
         rest = rest * 2**13 % b

@@ -1,0 +1,69 @@
+"""The mean of the widths' gradients, weight by weight."""
+
+import pytest
+import torch
+from torch import nn
+
+from scenes_detector import scene_batch, tiny_model
+from slimdet import detectors, slim
+from slimdet.gradients import divide_by_users
+from slimdet.slimmable import Slimmable
+from slimdet.training import accumulate_gradients
+
+
+def _accumulated(model: Slimmable, widths: list[float]) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    images, targets = scene_batch()
+    model.zero_grad()
+    for width in widths:
+        torch.manual_seed(0)  # the same proposals are drawn whatever ran before
+        accumulate_gradients(model, images, targets, [width])
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_each_weight_gets_the_mean_over_the_widths_that_use_it() -> None:
+    model = tiny_model((0.25, 0.5, 1.0)).train()
+    alone = [_accumulated(model, [width]) for width in (1.0, 0.5, 0.25)]
+    _accumulated(model, [1.0, 0.5, 0.25])
+    divide_by_users(model, [1.0, 0.5, 0.25])
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        total, users = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        for width, gradients in zip((1.0, 0.5, 0.25), alone, strict=True):
+            if name not in gradients:  # another width's own
+                continue
+            total += gradients[name]
+            used = torch.zeros_like(parameter)
+            if name.startswith("twins") or width == 1.0:
+                used += 1
+            else:
+                layer, _, kind = name.rpartition(".")
+                narrow = getattr(model.twin(width).get_submodule(layer), kind)
+                used[tuple(slice(size) for size in narrow.shape)] = 1
+            users += used
+        torch.testing.assert_close(parameter.grad, total / users, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_one_width_alone_is_left_as_it_is() -> None:
+    model = tiny_model().train()
+    gradients = _accumulated(model, [0.5])
+    divide_by_users(model, [0.5])
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert torch.equal(parameter.grad, gradients[name]), name
+
+
+@pytest.mark.parametrize("scope", ["detector", "backbone"])
+def test_shared_norms_and_whole_layers_are_divided_too(scope: str) -> None:
+    torch.manual_seed(0)
+    detector = detectors.faster_rcnn(3, backbone="resnet18", neck="light", weights=None, norm_layer="batch", imgsz=64)
+    model = slim(detector, (0.5, 1.0), scope, norms="shared").train()
+    gradients = _accumulated(model, [1.0, 0.75])  # 0.75 passes by
+    divide_by_users(model, [1.0, 0.75])
+    norm, kept = "backbone.body.bn1.weight", "roi_heads.box_predictor.cls_score.bias"
+    after = {name: model.get_parameter(name).grad for name in (norm, kept)}
+    channels = 48 if isinstance(model.twin(0.75).get_submodule("backbone.body.bn1"), nn.BatchNorm2d) else 0
+    expected = gradients[norm].clone()
+    expected[:channels] /= 2
+    torch.testing.assert_close(after[norm], expected)
+    torch.testing.assert_close(after[kept], gradients[kept] / 2)
