@@ -44,25 +44,16 @@ def chosen(rows: Mapping[Cell, Mapping[str, Any]]) -> dict[tuple[Key, float], di
             key = (cell.data, cell.scope, cell.method, cell.sort)
             found[key, float(width)][cell.lr][cell.seed] = parts
     best: dict[tuple[Key, float], dict[int, Mapping[str, Any]]] = {}
-    # One learning rate for all widths of a slimmable detector, one for each individual.
     for (key, width), by_lr in found.items():
-        group = by_lr if key[2].startswith("individual") else _mean_over_widths(found, key)
-        best[key, width] = by_lr[max(by_lr, key=lambda lr, group=group: _tune_ap(group[lr]))]
+        # One learning rate for all widths of a slimmable detector, one for each individual.
+        widths = [width] if key[2].startswith("individual") else [other for name, other in found if name == key]
+        best[key, width] = by_lr[max(by_lr, key=lambda lr, key=key, widths=widths: _tune_ap(found, key, widths, lr))]
     return best
 
 
-def _mean_over_widths(found: Mapping[Any, Any], key: Key) -> dict[float, dict[Any, Mapping[str, Any]]]:
-    merged: dict[float, dict[Any, Mapping[str, Any]]] = defaultdict(dict)
-    for (other, width), by_lr in found.items():
-        if other == key:
-            for lr, seeds in by_lr.items():
-                merged[lr] |= {(width, seed): parts for seed, parts in seeds.items()}
-    return merged
-
-
-def _tune_ap(parts: Mapping[Any, Mapping[str, Any]]) -> float:
-    values = [part["tune"]["bbox"]["AP"] for part in parts.values()]
-    return sum(values) / len(values)
+def _tune_ap(found: Mapping[Any, Any], key: Key, widths: list[float], lr: float) -> float:
+    """Mean over the widths on the tune images, of the first seed: it is tried with all learning rates."""
+    return sum(found[key, width][lr][0]["tune"]["bbox"]["AP"] for width in widths) / len(widths)
 
 
 def _ap(seeds: Mapping[int, Mapping[str, Any]]) -> float:
