@@ -21,11 +21,12 @@ def _accumulated(model: Slimmable, widths: list[float]) -> dict[str, torch.Tenso
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_each_weight_gets_the_mean_over_the_widths_that_use_it() -> None:
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_each_weights_gradient_is_divided_by_the_widths_that_use_it(power: float) -> None:
     model = tiny_model((0.25, 0.5, 1.0)).train()
     alone = [_accumulated(model, [width]) for width in (1.0, 0.5, 0.25)]
     _accumulated(model, [1.0, 0.5, 0.25])
-    divide_by_users(model, [1.0, 0.5, 0.25])
+    divide_by_users(model, [1.0, 0.5, 0.25], power)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         total, users = torch.zeros_like(parameter), torch.zeros_like(parameter)
@@ -41,7 +42,9 @@ def test_each_weight_gets_the_mean_over_the_widths_that_use_it() -> None:
                 narrow = getattr(model.twin(width).get_submodule(layer), kind)
                 used[tuple(slice(size) for size in narrow.shape)] = 1
             users += used
-        torch.testing.assert_close(parameter.grad, total / users, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            parameter.grad, total / users**power, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_one_width_alone_is_left_as_it_is() -> None:

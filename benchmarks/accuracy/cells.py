@@ -36,6 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "plain": {},
     "distill": {"distill": 2.0},
     "mean": {"distill": 2.0, "gradients": "mean"},
+    "root": {"distill": 2.0, "gradients": "root"},
     "balance": {"distill": 2.0, "balance": 0.5},
     "late": {"distill": 2.0, "narrow_start": 0.5},  # the widest alone for the first half
     "range": {"distill": 2.0, "sampling": "range"},
@@ -82,9 +83,9 @@ CELLS: tuple[Cell, ...] = (
     *individuals(0, 0.25, 1.0),
     *(Cell("distill", lr=lr) for lr in (0.03, 0.0075, 0.015, 0.00375)),
     *(cell for lr in (0.06, 0.015) for cell in individuals(0, 0.25, 1.0, lr=lr)),
-    *individuals(0, 1.0, lr=0.0075),
     *(cell for lr in (0.03, 0.015) for cell in individuals(0, 0.5, 0.75, lr=lr)),
-    *(Cell("mean", lr=lr) for lr in (0.015, 0.03, 0.0075)),
+    *individuals(0, 0.5, 0.75, 1.0, lr=0.0075),
+    *(Cell(method, lr=0.015) for method in ("mean", "root")),
     # Slimmable against individual at the ends, scope detector, three seeds.
     *(cell for seed in (1, 2) for cell in (*individuals(seed, 0.25, 1.0), Cell("distill", seed, lr=SLIMMABLE))),
     # The widths between.

@@ -64,7 +64,8 @@ def train(
     distill_parts: Annotated[Parts, "what is taught: features, classes, rpn, masks"] = ("features", "classes"),
     balance: Annotated[NonNegative, "losses of width w count w ** -BALANCE: 0.5 favours the narrow ones"] = 0.0,
     gradients: Annotated[
-        Literal["sum", "mean"], "of the widths, in weights that they share: sum is the paper; mean suits higher rates"
+        Literal["sum", "root", "mean"],
+        "of the n widths that share a weight: their sum as in the paper, the sum / sqrt(n), or the sum / n",
     ] = "sum",
     narrow_start: Annotated[Fraction, "part of the training after which the narrower widths join the widest"] = 0.0,
     sort: Annotated[bool, "sort channels by importance before slimming: the backbone's, all of a BUNDLE"] = False,

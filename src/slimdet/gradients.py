@@ -11,17 +11,18 @@ from slimdet.slimmable import Slimmable
 
 
 @torch.no_grad()
-def divide_by_users(model: Slimmable, widths: Iterable[float]) -> None:
-    """Turn the sum of the widths' gradients into their mean, weight by weight.
+def divide_by_users(model: Slimmable, widths: Iterable[float], power: float = 1.0) -> None:
+    """Divide the sum of the widths' gradients, weight by weight, by the number of widths that use the weight.
 
     After a pass at 0.25 and one at 1.0, the leading quarter of a layer's channels holds two gradients, its other
     weights one. Where they are summed ("Slimmable Neural Networks", ICLR 2019, algorithm 1), a learning rate that fits
-    the weights of the widest alone is too high for those that every width uses. The mean lets each weight take a step
-    of the size that it would take in a detector trained by itself.
+    the weights of the widest alone is too high for those that every width uses.
 
     Args:
         model: with gradients.
         widths: those whose passes left them.
+        power: of the number; 1 is the mean, the step of a detector trained by itself; 0.5 leaves n gradients that
+            have nothing in common with the length of one.
     """
     users: dict[nn.Parameter, list[tuple[slice, ...]]] = defaultdict(list)
     for width in widths:
@@ -34,4 +35,4 @@ def divide_by_users(model: Slimmable, widths: Iterable[float]) -> None:
             counts = torch.zeros_like(parameter.grad)
             for corner in corners:
                 counts[corner] += 1
-            parameter.grad.div_(counts.clamp_min_(1))
+            parameter.grad.div_(counts.clamp_min_(1) ** power)

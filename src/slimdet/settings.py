@@ -26,7 +26,7 @@ class TrainSettings:
     distill: float = 0.0
     distill_parts: tuple[str, ...] = ("features", "classes")
     balance: float = 0.0  # a width's losses count w ** -balance: 0 is the paper's plain sum
-    gradients: str = "sum"  # of the widths, in weights that they share; or "mean"
+    gradients: str = "sum"  # of the widths, in weights that they share; or "mean", "root": see `divide_by_users`
     narrow_start: float = 0.0  # part of the training after which the narrower widths join the widest
     sort: bool = False
     recalibrate: int | None = None  # training images whose statistics the norms get at the end; None: 512 for a range
@@ -69,7 +69,7 @@ class TrainSettings:
         object.__setattr__(self, "distill_parts", tuple(self.distill_parts))
         choices = {
             "sampling": ("all", "sandwich", "range"),
-            "gradients": ("sum", "mean"),
+            "gradients": ("sum", "root", "mean"),
             "schedule": ("step", "cosine"),
         }
         for name, allowed in choices.items():

@@ -168,8 +168,8 @@ class Trainer:
             settings.distill_parts,
             self.teacher,
         )
-        if settings.gradients == "mean":
-            divide_by_users(self.model, widths)
+        if settings.gradients != "sum":
+            divide_by_users(self.model, widths, 1.0 if settings.gradients == "mean" else 0.5)
         norm = nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.clip)
         if not torch.isfinite(norm):
             raise DataError(f"the gradient is {norm.item()} at step {self.step}: lower --lr (now {settings.peak_lr:g})")
