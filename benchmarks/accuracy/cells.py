@@ -50,7 +50,7 @@ class Cell:
     method: str
     seed: int = 0
     width: float | None = None  # of an individual; None is a slimmable detector at all of `QUARTERS`
-    lr: float = 0.03  # of individuals, chosen on the tune images
+    lr: float = 0.03
     scope: str = "detector"
     data: str = "animalpose"
     sort: bool = True
@@ -70,34 +70,36 @@ class Cell:
         return "-".join([*parts, f"lr{self.lr:g}", f"seed{self.seed}"])
 
 
-def individuals(seed: int, *widths: float, **changes: Any) -> list[Cell]:
-    """One training for each width."""
-    return [Cell("individual", seed, width, **changes) for width in widths]
+# The best of each grid on the tune images, seed 0.
+INDIVIDUAL = {0.25: 0.03, 0.5: 0.015, 0.75: 0.015, 1.0: 0.015}
+SLIMMABLE = 0.015  # of the recipe
+PLAIN = 0.0075  # of the sum, whose gradients add up
+RECIPE = "root"
 
 
-# Of slimmable detectors, whose gradients add up: the best of the grid on the tune images, seed 0.
-SLIMMABLE = 0.0075
+def individuals(seed: int, *widths: float, lr: float | None = None, **changes: Any) -> list[Cell]:
+    """One training for each width, at its best learning rate where none is given."""
+    return [Cell("individual", seed, width, lr=lr or INDIVIDUAL[width], **changes) for width in widths]
+
 
 CELLS: tuple[Cell, ...] = (
-    # Learning rates of both: chosen on the `tune` images, which nothing trains on.
-    *individuals(0, 0.25, 1.0),
-    *(Cell("distill", lr=lr) for lr in (0.03, 0.0075, 0.015, 0.00375)),
-    *(cell for lr in (0.06, 0.015) for cell in individuals(0, 0.25, 1.0, lr=lr)),
+    # Learning rates: chosen on the `tune` images, which nothing trains on.
+    *(cell for lr in (0.06, 0.03, 0.015) for cell in individuals(0, 0.25, 1.0, lr=lr)),
     *(cell for lr in (0.03, 0.015) for cell in individuals(0, 0.5, 0.75, lr=lr)),
     *individuals(0, 0.5, 0.75, 1.0, lr=0.0075),
+    *(Cell("distill", lr=lr) for lr in (0.03, 0.0075)),
     *(Cell(method, lr=0.015) for method in ("mean", "root")),
-    # Slimmable against individual at the ends, scope detector, three seeds.
-    *(cell for seed in (1, 2) for cell in (*individuals(seed, 0.25, 1.0), Cell("distill", seed, lr=SLIMMABLE))),
-    # The widths between.
-    *(cell for seed in range(3) for cell in individuals(seed, 0.5, 0.75)),
+    # Slimmable against individual, scope detector, three seeds.
+    *(cell for seed in (1, 2) for cell in (Cell(RECIPE, seed, lr=SLIMMABLE), *individuals(seed, *QUARTERS))),
+    # What teaching is worth, without slimming.
+    *(Cell("individual-taught", seed, 0.25, lr=INDIVIDUAL[0.25]) for seed in range(3)),
+    # The paper's plain sum.
+    Cell("plain", lr=PLAIN),
     # The backbone alone narrows; at 1.0 its individual is the one above.
     *(
         cell
         for seed in range(3)
-        for cell in (
-            *individuals(seed, 0.25, scope="backbone"),
-            Cell("distill", seed, lr=SLIMMABLE, scope="backbone"),
-        )
+        for cell in (*individuals(seed, 0.25, scope="backbone"), Cell(RECIPE, seed, lr=SLIMMABLE, scope="backbone"))
     ),
     # Mask R-CNN.
     *(
@@ -105,14 +107,13 @@ CELLS: tuple[Cell, ...] = (
         for seed in range(3)
         for cell in (
             *individuals(seed, 0.25, 1.0, data="pennfudan"),
-            Cell("distill", seed, lr=SLIMMABLE, data="pennfudan"),
+            Cell(RECIPE, seed, lr=SLIMMABLE, data="pennfudan"),
         )
     ),
-    # What the ingredients are worth.
-    Cell("plain", lr=SLIMMABLE),
+    # What the other ingredients are worth.
     Cell("late", lr=SLIMMABLE),
     Cell("balance", lr=SLIMMABLE),
     Cell("range", lr=SLIMMABLE),
-    Cell("distill", lr=SLIMMABLE, sort=False),
-    *(Cell("individual-taught", seed, 0.25) for seed in range(3)),
+    Cell(RECIPE, lr=SLIMMABLE, sort=False),
+    *(Cell("distill", lr=lr) for lr in (0.015, 0.00375)),
 )
