@@ -39,6 +39,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "root": {"distill": 2.0, "gradients": "root"},
     "balance": {"distill": 2.0, "balance": 0.5},
     "late": {"distill": 2.0, "narrow_start": 0.5},  # the widest alone for the first half
+    "late-root": {"distill": 2.0, "narrow_start": 0.3, "gradients": "root"},
     "range": {"distill": 2.0, "sampling": "range"},
 }
 
@@ -88,7 +89,7 @@ CELLS: tuple[Cell, ...] = (
     *(cell for lr in (0.03, 0.015) for cell in individuals(0, 0.5, 0.75, lr=lr)),
     *individuals(0, 0.5, 0.75, 1.0, lr=0.0075),
     *(Cell("distill", lr=lr) for lr in (0.03, 0.0075)),
-    *(Cell(method, lr=0.015) for method in ("mean", "root")),
+    *(Cell(method, lr=0.015) for method in ("mean", "root", "late", "late-root")),
     # Slimmable against individual, scope detector, three seeds.
     *(cell for seed in (1, 2) for cell in (Cell(RECIPE, seed, lr=SLIMMABLE), *individuals(seed, *QUARTERS))),
     # What teaching is worth, without slimming.
@@ -111,7 +112,6 @@ CELLS: tuple[Cell, ...] = (
         )
     ),
     # What the other ingredients are worth.
-    Cell("late", lr=SLIMMABLE),
     Cell("balance", lr=SLIMMABLE),
     Cell("range", lr=SLIMMABLE),
     Cell(RECIPE, lr=SLIMMABLE, sort=False),
