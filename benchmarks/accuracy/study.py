@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torchvision
-from cells import CELLS, QUARTERS, Cell
+from cells import CELLS, INDIVIDUAL, QUARTERS, Cell
 from matches import match
 from torch import nn
 from torchvision.models.detection import MaskRCNN
@@ -107,7 +107,7 @@ def run(cell: Cell, shared: Path, device: str) -> dict[str, Any]:
     began = time.process_time()
     teacher = None
     if cell.method == "individual-taught":
-        wide = replace(cell, method="individual", width=1.0)
+        wide = replace(cell, method="individual", width=1.0, lr=INDIVIDUAL[1.0])
         teacher = trained(wide, shared, device).result.extract(1.0).train()
     trainer = trained(cell, shared, device, teacher)
     ended = time.process_time()
