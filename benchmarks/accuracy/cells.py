@@ -75,7 +75,7 @@ class Cell:
 INDIVIDUAL = {0.25: 0.03, 0.5: 0.015, 0.75: 0.015, 1.0: 0.015}
 SLIMMABLE = 0.015  # of the recipe
 PLAIN = 0.0075  # of the sum, whose gradients add up
-RECIPE = "root"
+RECIPE = "late-root"
 
 
 def individuals(seed: int, *widths: float, lr: float | None = None, **changes: Any) -> list[Cell]:
