@@ -37,6 +37,7 @@ PUBLIC: dict[str, dict[str, str]] = {
         "training": "train resume accumulate_gradients",
         "calibration": "calibrate collect_statistics calibration_batches Calibration",
         "distillation": "watch distillation_losses",
+        "gradients": "divide_by_users",
         "sorting": "sort_channels sort_detector",
     },
     "Evaluation": {

@@ -198,6 +198,23 @@ def test_a_run_writes_settings_metrics_checkpoint_and_bundle(scenes: Path, tmp_p
     assert set(found) == {"boxes", "labels", "scores"}
 
 
+@pytest.mark.parametrize(("gradients", "power"), [("root", 0.5), ("mean", 1.0)])
+def test_a_run_divides_the_gradients_of_shared_weights(
+    scenes: Path, tmp_path: Path, gradients: str, power: float
+) -> None:
+    momenta = []
+    for choice in ("sum", gradients):
+        settings = small(scenes, gradients=choice, epochs=0.01, clip=1e9, weight_decay=0.0)  # one step
+        training.train(settings, tmp_path / choice)
+        state = torch.load(tmp_path / choice / training.CHECKPOINT, weights_only=True)
+        assert state["step"] == 1
+        momenta.append(state["optimizer"]["state"][0]["momentum_buffer"])  # of the stem: [64, 3, 7, 7]
+    summed, divided = momenta
+    assert summed.shape == (64, 3, 7, 7)
+    torch.testing.assert_close(divided[:32], summed[:32] / 2**power)
+    torch.testing.assert_close(divided[32:], summed[32:])
+
+
 def test_masks_train_and_validate(scenes: Path, tmp_path: Path) -> None:
     result = training.train(small(scenes, model="mask_rcnn", epochs=1 / 3, evaluate=True), tmp_path / "run")
     assert set(result["widths"]["1.0"]) == {"bbox", "segm"}

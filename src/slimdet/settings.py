@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from slimdet.errors import ConfigError
 from slimdet.widths import parse_widths
 
+# By which power of the number of widths that use a weight its summed gradient is divided.
+GRADIENTS = {"sum": 0.0, "root": 0.5, "mean": 1.0}
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -26,7 +29,7 @@ class TrainSettings:
     distill: float = 0.0
     distill_parts: tuple[str, ...] = ("features", "classes")
     balance: float = 0.0  # a width's losses count w ** -balance: 0 is the paper's plain sum
-    gradients: str = "sum"  # of the widths, in weights that they share; or "mean", "root": see `divide_by_users`
+    gradients: str = "sum"  # of the widths, in weights that they share; or one of `GRADIENTS`
     narrow_start: float = 0.0  # part of the training after which the narrower widths join the widest
     sort: bool = False
     recalibrate: int | None = None  # training images whose statistics the norms get at the end; None: 512 for a range
@@ -69,7 +72,7 @@ class TrainSettings:
         object.__setattr__(self, "distill_parts", tuple(self.distill_parts))
         choices = {
             "sampling": ("all", "sandwich", "range"),
-            "gradients": ("sum", "root", "mean"),
+            "gradients": tuple(GRADIENTS),
             "schedule": ("step", "cosine"),
         }
         for name, allowed in choices.items():

@@ -35,7 +35,7 @@ from slimdet.errors import ConfigError, DataError, WidthError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.gradients import divide_by_users
 from slimdet.run_log import SETTINGS, RunLog
-from slimdet.settings import TrainSettings, learning_rate, sampled_widths
+from slimdet.settings import GRADIENTS, TrainSettings, learning_rate, sampled_widths
 from slimdet.slimmable import Slimmable
 from slimdet.starting import starting_model
 from slimdet.validation import validate
@@ -168,8 +168,8 @@ class Trainer:
             settings.distill_parts,
             self.teacher,
         )
-        if settings.gradients != "sum":
-            divide_by_users(self.model, widths, 1.0 if settings.gradients == "mean" else 0.5)
+        if power := GRADIENTS[settings.gradients]:
+            divide_by_users(self.model, widths, power)
         norm = nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.clip)
         if not torch.isfinite(norm):
             raise DataError(f"the gradient is {norm.item()} at step {self.step}: lower --lr (now {settings.peak_lr:g})")
