@@ -4,7 +4,7 @@ A cell is one training: a method, the widths it trains, scope, data, learning ra
 `rows/<name>.json`; a cell whose row exists is not run again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
@@ -29,10 +29,11 @@ SETS: dict[str, dict[str, Any]] = {
     "pennfudan": {"model": "mask_rcnn", "epochs": 40.0, "imgsz": 160},  # 110 images: about 280 steps
 }
 
-# What the best slimmable detector adds to the paper's plain sum: teaching, the widest alone for the first 30 % of the
-# steps, gradients divided by the root of their number. Chosen on the tune images, by the mean over the widths.
+# The best of the slimmable methods on the tune images, by the mean over the widths: teaching, the widest alone for the
+# first 30 % of the steps, gradients divided by the root of their number.
 RECIPE: dict[str, Any] = {"distill": 2.0, "narrow_start": 0.3, "gradients": "root"}
 
+# What a method adds to the paper's plain sum.
 METHODS: dict[str, dict[str, Any]] = {
     "individual": {},
     "individual-taught": {"distill": 2.0},  # by the individual of width 1.0 of the same seed
@@ -54,7 +55,7 @@ class Cell:
     method: str
     seed: int = 0
     width: float | None = None  # of an individual; None is a slimmable detector at all of `QUARTERS`
-    lr: float = 0.03
+    lr: float = field(kw_only=True)
     scope: str = "detector"
     data: str = "animalpose"
     sort: bool = True
@@ -76,7 +77,7 @@ class Cell:
 
 # The best of each grid on the tune images, seed 0.
 INDIVIDUAL = {0.25: 0.03, 0.5: 0.015, 0.75: 0.015, 1.0: 0.015}
-SLIMMABLE = 0.015  # of the recipe
+SLIMMABLE = 0.015  # of the recipe; no other was tried
 PLAIN = 0.0075  # of the sum, whose gradients add up
 
 

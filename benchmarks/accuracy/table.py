@@ -53,7 +53,8 @@ def chosen(rows: Mapping[Cell, Mapping[str, Any]]) -> dict[tuple[Key, float], di
 
 def _tune_ap(found: Mapping[Any, Any], key: Key, widths: list[float], lr: float) -> float:
     """Mean over the widths on the tune images, of the first seed: it is tried with all learning rates."""
-    return sum(found[key, width][lr][0]["tune"]["bbox"]["AP"] for width in widths) / len(widths)
+    firsts = (found[key, width][lr][min(found[key, width][lr])] for width in widths)
+    return sum(first["tune"]["bbox"]["AP"] for first in firsts) / len(widths)
 
 
 def _ap(seeds: Mapping[int, Mapping[str, Any]]) -> float:
@@ -61,23 +62,23 @@ def _ap(seeds: Mapping[int, Mapping[str, Any]]) -> float:
 
 
 def table(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]]) -> str:
-    lines = ["| data, scope | method | " + " | ".join(f"AP at {width:g}" for width in QUARTERS) + " | seeds |"]
-    lines.append("| --- | --- |" + " --- |" * (len(QUARTERS) + 1))
+    lines = ["| data, scope | method | " + " | ".join(f"AP at {width:g}" for width in QUARTERS) + " |"]
+    lines.append("| --- | --- |" + " --- |" * len(QUARTERS))
     for key in dict.fromkeys(key for key, _ in best):
         data, scope, method, in_order = key
-        cells, seeds = [], 0
+        cells = []
         for width in QUARTERS:
             ours = best.get((key, width))
             if ours is None:
                 cells.append("")
                 continue
-            seeds = max(seeds, len(ours))
-            text = f"{_ap(ours):.1f}"
-            if not method.startswith("individual"):
-                text += _gain(ours, best.get(((data, scope, "individual", True), width), {}))
+            text = f"{_ap(ours):.1f} [{len(ours)}]"
+            if method != "individual":
+                narrowed = scope if width < 1 else "detector"  # at 1.0 nothing narrows, whatever the scope
+                text += _gain(ours, best.get(((data, narrowed, "individual", True), width), {}))
             cells.append(text)
         name = method if in_order else f"{method}, channels unsorted"
-        lines.append(f"| {data}, {scope} | {name} | {' | '.join(cells)} | {seeds} |")
+        lines.append(f"| {data}, {scope} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
