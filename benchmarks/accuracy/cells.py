@@ -97,6 +97,7 @@ CELLS: tuple[Cell, ...] = (
     *(cell for seed in (1, 2) for cell in (Cell("late-root", seed, lr=SLIMMABLE), *individuals(seed, *QUARTERS))),
     # What teaching is worth, without slimming.
     *(Cell("individual-taught", seed, 0.25, lr=INDIVIDUAL[0.25]) for seed in range(3)),
+    *(Cell("individual-taught", width=width, lr=INDIVIDUAL[width]) for width in (0.5, 0.75)),
     # The paper's plain sum.
     Cell("plain", lr=PLAIN),
     # The backbone alone narrows; at 1.0 its individual is the one above.
