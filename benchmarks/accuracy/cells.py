@@ -86,6 +86,15 @@ def individuals(seed: int, *widths: float, lr: float | None = None, **changes: A
     return [Cell("individual", seed, width, lr=lr or INDIVIDUAL[width], **changes) for width in widths]
 
 
+def backbone_scope(seed: int) -> list[Cell]:
+    """The backbone alone narrows; at 1.0 its individual is the whole detector's."""
+    return [*individuals(seed, 0.25, scope="backbone"), Cell("late-root", seed, lr=SLIMMABLE, scope="backbone")]
+
+
+def mask_rcnn(seed: int) -> list[Cell]:
+    return [*individuals(seed, 0.25, 1.0, data="pennfudan"), Cell("late-root", seed, lr=SLIMMABLE, data="pennfudan")]
+
+
 CELLS: tuple[Cell, ...] = (
     # Learning rates: chosen on the `tune` images, which nothing trains on.
     *(cell for lr in (0.06, 0.03, 0.015) for cell in individuals(0, 0.25, 1.0, lr=lr)),
@@ -100,27 +109,11 @@ CELLS: tuple[Cell, ...] = (
     *(Cell("individual-taught", width=width, lr=INDIVIDUAL[width]) for width in (0.5, 0.75)),
     # The paper's plain sum.
     Cell("plain", lr=PLAIN),
-    # The backbone alone narrows; at 1.0 its individual is the one above.
-    *(
-        cell
-        for seed in range(3)
-        for cell in (
-            *individuals(seed, 0.25, scope="backbone"),
-            Cell("late-root", seed, lr=SLIMMABLE, scope="backbone"),
-        )
-    ),
-    # Mask R-CNN.
-    *(
-        cell
-        for seed in range(3)
-        for cell in (
-            *individuals(seed, 0.25, 1.0, data="pennfudan"),
-            Cell("late-root", seed, lr=SLIMMABLE, data="pennfudan"),
-        )
-    ),
+    *(cell for group in (backbone_scope, mask_rcnn) for cell in group(0)),
     # What the other ingredients are worth.
     Cell("balance", lr=SLIMMABLE),
     Cell("range", lr=SLIMMABLE),
     Cell("late-root", lr=SLIMMABLE, sort=False),
     *(Cell("distill", lr=lr) for lr in (0.015, 0.00375)),
+    *(cell for group in (backbone_scope, mask_rcnn) for seed in (1, 2) for cell in group(seed)),
 )
