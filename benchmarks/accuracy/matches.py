@@ -77,8 +77,8 @@ class Matches:
         return total / THRESHOLDS
 
 
-def match(coco: dict[str, Any], detections: list[dict[str, Any]]) -> Matches:
-    """Match COCO results to a COCO ground truth (boxes) by pycocotools' rules."""
+def match(coco: dict[str, Any], detections: list[dict[str, Any]], iou_type: str = "bbox") -> Matches:
+    """Match COCO results to a COCO ground truth by pycocotools' rules, boxes or masks ("segm")."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth, found = COCO(), COCO()
         truth.dataset = coco
@@ -89,7 +89,7 @@ def match(coco: dict[str, Any], detections: list[dict[str, Any]]) -> Matches:
         ]
         found.dataset = {"images": coco["images"], "categories": coco["categories"], "annotations": results}
         found.createIndex()
-        evaluator = COCOeval(truth, found, "bbox")
+        evaluator = COCOeval(truth, found, iou_type)
         evaluator.params.areaRng = evaluator.params.areaRng[:1]
         evaluator.params.areaRngLbl = ["all"]
         evaluator.evaluate()

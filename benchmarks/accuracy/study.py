@@ -135,8 +135,11 @@ def _measure(model: Slimmable, width: float, shared: Path, data: str, part: str,
     dataset = CocoDataset(*split(shared, data, part), masks=masks)
     place = choose_device(device)
     found = detect(lambda images: model(images, width=width), dataset, place)
-    numbers = evaluate(dataset.coco, found, ("bbox", "segm") if masks else ("bbox",))
-    return numbers | ({"matches": match(dataset.coco, found).to_text()} if part == "val" else {})
+    kinds = {"bbox": "matches", "segm": "mask_matches"} if masks else {"bbox": "matches"}
+    numbers: dict[str, Any] = dict(evaluate(dataset.coco, found, tuple(kinds)))
+    if part == "val":  # for the intervals of differences
+        numbers |= {name: match(dataset.coco, found, kind).to_text() for kind, name in kinds.items()}
+    return numbers
 
 
 def main() -> None:

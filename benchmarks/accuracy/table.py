@@ -24,6 +24,8 @@ ROOT = HERE.parents[1]
 PAGE, PLOT = ROOT / "docs" / "accuracy_study.md", ROOT / "docs" / "images" / "accuracy_study.png"
 BEGIN, END = "<!-- table: benchmarks/accuracy/table.py -->\n", "<!-- end of table -->\n"
 
+MATCHES = {"bbox": "matches", "segm": "mask_matches"}
+
 Key = tuple[str, str, str, bool]  # data, scope, method, sorted
 
 
@@ -57,8 +59,8 @@ def _tune_ap(found: Mapping[Any, Any], key: Key, widths: list[float], lr: float)
     return sum(first["tune"]["bbox"]["AP"] for first in firsts) / len(widths)
 
 
-def _ap(seeds: Mapping[int, Mapping[str, Any]]) -> float:
-    return 100 * sum(part["val"]["bbox"]["AP"] for part in seeds.values()) / len(seeds)
+def _ap(seeds: Mapping[int, Mapping[str, Any]], kind: str = "bbox") -> float:
+    return 100 * sum(part["val"][kind]["AP"] for part in seeds.values()) / len(seeds)
 
 
 def table(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]]) -> str:
@@ -66,28 +68,34 @@ def table(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]]) -> 
     lines.append("| --- | --- |" + " --- |" * len(QUARTERS))
     for key in dict.fromkeys(key for key, _ in best):
         data, scope, method, in_order = key
-        cells = []
-        for width in QUARTERS:
-            ours = best.get((key, width))
-            if ours is None:
-                cells.append("")
-                continue
-            text = f"{_ap(ours):.1f} [{len(ours)}]"
-            if method != "individual":
-                narrowed = scope if width < 1 else "detector"  # at 1.0 nothing narrows, whatever the scope
-                text += _gain(ours, best.get(((data, narrowed, "individual", True), width), {}))
-            cells.append(text)
         name = method if in_order else f"{method}, channels unsorted"
-        lines.append(f"| {data}, {scope} | {name} | {' | '.join(cells)} |")
+        kinds = next(parts["val"] for (other, _), seeds in best.items() if other == key for parts in seeds.values())
+        for kind in (kind for kind in MATCHES if kind in kinds):
+            cells = [_entry(best, key, width, kind) for width in QUARTERS]
+            what = f"{data}, {scope}" + (", masks" if kind == "segm" else "")
+            lines.append(f"| {what} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _gain(ours: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]]) -> str:
+def _entry(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]], key: Key, width: float, kind: str) -> str:
+    """AP, number of seeds, and the difference to the individual."""
+    data, scope, method, _ = key
+    ours = best.get((key, width))
+    if ours is None:
+        return ""
+    text = f"{_ap(ours, kind):.1f} [{len(ours)}]"
+    if method == "individual":
+        return text
+    narrowed = scope if width < 1 else "detector"  # at 1.0 nothing narrows, whatever the scope
+    return text + _gain(ours, best.get(((data, narrowed, "individual", True), width), {}), kind)
+
+
+def _gain(ours: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]], kind: str) -> str:
     """Mean difference in AP over the seeds of both, with its interval."""
     seeds = sorted(set(ours) & set(theirs))
     if not seeds:
         return ""
-    sides = ([Matches.from_text(side[seed]["val"]["matches"]) for seed in seeds] for side in (ours, theirs))
+    sides = ([Matches.from_text(side[seed]["val"][MATCHES[kind]]) for seed in seeds] for side in (ours, theirs))
     gain = {name: 100 * value for name, value in difference(*sides).items()}
     return " ({difference:+.1f}: {low:+.1f} .. {high:+.1f})".format(**gain)
 

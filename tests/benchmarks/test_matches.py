@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools import mask
 
 STUDY = Path(__file__).parents[2] / "benchmarks" / "accuracy"
 sys.path.insert(0, str(STUDY))
@@ -44,6 +45,23 @@ def test_ap_is_cocos(quality: float) -> None:
     again = Matches.from_text(matches.to_text())
     assert again.ap() == matches.ap()
     assert Matches.from_text(match(coco, []).to_text()).ap() == 0
+
+
+def test_ap_of_masks_is_cocos() -> None:
+    """Masks that are only a part of their boxes, so that the masks' overlaps are not the boxes'."""
+    coco, found = scene(1, 2.0)
+    grid = np.mgrid[:100, :100]
+    for item in coco["annotations"] + found:
+        x, y, w, h = item["bbox"]
+        inside = (grid[1] >= x) & (grid[1] < x + w) & (grid[0] >= y) & (grid[0] < y + h)
+        inside &= (grid[1] - x) / w > (grid[0] - y) / h - 0.1 * item["category_id"]
+        rle = mask.encode(np.asfortranarray(inside.astype(np.uint8)))
+        item["segmentation"] = rle | {"counts": rle["counts"].decode()}
+        if "area" in item:
+            item["area"] = float(inside.sum())
+    expected = evaluate(coco, found, ("bbox", "segm"))
+    assert match(coco, found, "segm").ap() == pytest.approx(expected["segm"]["AP"], abs=1e-6)
+    assert expected["segm"]["AP"] != pytest.approx(expected["bbox"]["AP"], abs=1e-3)
 
 
 def test_an_image_counted_twice_is_an_image_that_is_there_twice() -> None:
