@@ -156,6 +156,18 @@ def test_models_of_fixed_widths_are_warned_about(data: Path, tmp_path: Path, cap
     assert slimdet.load(path).widths == (0.25, 0.5, 1.0)
 
 
+@pytest.mark.parametrize("flags", [["--width", "0.125"], ["--width", "0.75", "--plan", "plan.json"]])
+def test_widths_below_the_trained_ones_are_warned_about(
+    flags: list[str], trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("plan.json").write_text('{"backbone.body.layer4": 0.125}')
+    arguments = ["calibrate", "--model", str(trained), "--data", str(data), "--images", "2", "--out", "model"]
+    assert main([*arguments, *flags]) == 0
+    assert "has no width under 0.25: 0.125 is poor without training" in caplog.text
+
+
 def _trained_classes(data: Path, tmp_path: Path) -> Path:
     from slimdet.data.coco import CocoDataset
     from slimdet.data.config import read_data_config

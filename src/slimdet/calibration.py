@@ -12,7 +12,7 @@ Letters: B images, C channels.
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -186,12 +186,7 @@ def calibrate(
     config = read_data_config(data)
     if config.train is None:
         raise DataError(f"{data} has no 'train:', which the statistics are collected from")
-    if slimmable.norms == "own" and value not in slimmable.widths:
-        logger.warning(
-            "%s was trained at %s only: other widths are poor without training; train with --widths 0.25-1.0",
-            model,
-            ", ".join(map(str, slimmable.widths)),
-        )
+    _warn_of_untrained(slimmable, model, value, stages)
     if stages is not None or value not in slimmable.widths:
         slimmable.add(value, stages)
     masks = isinstance(slimmable.twin(1.0), MaskRCNN)
@@ -215,6 +210,17 @@ def calibrate(
     kept = {key: numbers for key, numbers in slimmable.metrics.items() if key != str(value)}
     path = bundle.save(slimmable, target, metrics=kept | ({str(value): metrics} if metrics else {}))
     return Calibration(str(path), value, used, metrics)
+
+
+def _warn_of_untrained(slimmable: Slimmable, model: str, width: float, stages: Mapping[str, float] | None) -> None:
+    """Say which widths the weights were never trained for; they run, but find little."""
+    asked, narrowest = min([width, *(stages or {}).values()]), min(slimmable.widths)
+    if slimmable.norms == "own" and width not in slimmable.widths:
+        text = "%s was trained at %s only: other widths are poor without training; train with --widths 0.25-1.0"
+        logger.warning(text, model, ", ".join(map(str, slimmable.widths)))
+    elif asked < narrowest:
+        text = "%s has no width under %s: %s is poor without training; train with --widths %s-1.0"
+        logger.warning(text, model, narrowest, asked, asked)
 
 
 def view(result: Calibration) -> Group:
