@@ -120,5 +120,12 @@ CELLS: tuple[Cell, ...] = (
     *(cell for group in (backbone_scope, mask_rcnn) for seed in (1, 2) for cell in group(seed)),
     # The best on the tune images of seed 0, on the other seeds.
     *(Cell("distill", seed, lr=SLIMMABLE, data="pennfudan") for seed in (1, 2)),
+    # Learning rates of scope backbone and of Mask R-CNN; the ones above are those of the detector scope.
+    Cell("late-root", lr=0.0075, scope="backbone"),
+    Cell("distill", lr=0.03, data="pennfudan"),
+    *individuals(0, 0.25, lr=0.015, scope="backbone"),
+    *individuals(0, 0.25, lr=0.015, data="pennfudan"),
+    *individuals(0, 1.0, lr=0.03, data="pennfudan"),
+    # As above, the rest.
     *(Cell("balance", seed, lr=SLIMMABLE) for seed in (1, 2)),
 )
