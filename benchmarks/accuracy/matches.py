@@ -114,23 +114,23 @@ def match(coco: dict[str, Any], detections: list[dict[str, Any]], iou_type: str 
     return Matches(objects, **arrays)
 
 
-def difference(ours: list[Matches], theirs: list[Matches], draws: int = 1000, seed: int = 0) -> dict[str, float]:
-    """Mean AP of `ours` minus mean AP of `theirs` with a paired bootstrap 95 % interval over the images.
+def resampled(matches: Matches, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """AP in 0..1 as it was measured, then of `draws` resamplings of the images with replacement: [1 + draws].
 
-    Args:
-        ours, theirs: one entry for each seed of training, evaluated on the same images.
-        draws: resamplings of the images, with replacement.
-        seed: of the resamplings.
+    The same number of images, `draws` and `seed` resample the same images: such APs are paired.
+    """
+    draw = np.random.default_rng(seed)
+    count = len(matches.objects)
+    weights = draw.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    return np.array([matches.ap(), *(matches.ap(row) for row in weights)])
+
+
+def difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> dict[str, float]:
+    """Mean AP of `ours` minus mean AP of `theirs`, each as `resampled` gives it, for the same images.
 
     Returns:
         {"difference", "low", "high"} in 0..1: what was measured and the 2.5 % and 97.5 % quantiles.
     """
-    draw = np.random.default_rng(seed)
-    count = len(ours[0].objects)
-
-    def gain(weights: np.ndarray | None) -> float:
-        return float(np.mean([one.ap(weights) for one in ours]) - np.mean([one.ap(weights) for one in theirs]))
-
-    resampled = [gain(draw.multinomial(count, np.full(count, 1 / count)).astype(float)) for _ in range(draws)]
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return {"difference": gain(None), "low": float(low), "high": float(high)}
+    gain = np.mean(ours, axis=0) - np.mean(theirs, axis=0)
+    low, high = np.quantile(gain[1:], (0.025, 0.975))
+    return {"difference": float(gain[0]), "low": float(low), "high": float(high)}

@@ -3,9 +3,11 @@
     python benchmarks/accuracy/table.py        writes docs/accuracy_study.md's table and docs/images/accuracy_study.png
 
 Learning rates are chosen on the `tune` images; what is printed was measured on val. Differences are means over the
-seeds that both sides have, with a paired bootstrap 95 % interval over the val images.
+seeds that both sides have (the last column: over the widths, too), with a paired bootstrap 95 % interval over the val
+images.
 """
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from cells import CELLS, QUARTERS, Cell
-from matches import Matches, difference
+from matches import Matches, difference, resampled
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -64,40 +67,52 @@ def _ap(seeds: Mapping[int, Mapping[str, Any]], kind: str = "bbox") -> float:
 
 
 def table(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]]) -> str:
-    lines = ["| data, scope | method | " + " | ".join(f"AP at {width:g}" for width in QUARTERS) + " |"]
-    lines.append("| --- | --- |" + " --- |" * len(QUARTERS))
+    heads = ["data, scope", "method", *(f"AP at {width:g}" for width in QUARTERS), "mean difference"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for key in dict.fromkeys(key for key, _ in best):
         data, scope, method, in_order = key
         name = method if in_order else f"{method}, channels unsorted"
         kinds = next(parts["val"] for (other, _), seeds in best.items() if other == key for parts in seeds.values())
         for kind in (kind for kind in MATCHES if kind in kinds):
-            cells = [_entry(best, key, width, kind) for width in QUARTERS]
+            pairs = {width: _pair(best, key, width, kind) for width in QUARTERS}
+            cells = [_entry(best.get((key, width), {}), pair, kind) for width, pair in pairs.items()]
+            compared = [pair for pair in pairs.values() if pair[0]]
+            means = ([np.mean(pair[side], axis=0) for pair in compared] for side in (0, 1))  # over the seeds of a width
+            mean = _gain(*means) if len(compared) > 1 else ""
             what = f"{data}, {scope}" + (", masks" if kind == "segm" else "")
-            lines.append(f"| {what} | {name} | {' | '.join(cells)} |")
+            lines.append(f"| {what} | {name} | {' | '.join(cells)} | {mean} |")
     return "\n".join(lines) + "\n"
 
 
-def _entry(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]], key: Key, width: float, kind: str) -> str:
-    """AP, number of seeds, and the difference to the individual."""
+def _pair(
+    best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]], key: Key, width: float, kind: str
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Resampled APs of a method and of the individual, of the seeds that both have; empty for individuals."""
     data, scope, method, _ = key
-    ours = best.get((key, width))
-    if ours is None:
+    narrowed = scope if width < 1 else "detector"  # at 1.0 nothing narrows, whatever the scope
+    ours, theirs = best.get((key, width), {}), best.get(((data, narrowed, "individual", True), width), {})
+    seeds = [] if method == "individual" else sorted(set(ours) & set(theirs))
+    first, second = ([_resampled(side[seed]["val"][MATCHES[kind]]) for seed in seeds] for side in (ours, theirs))
+    return first, second
+
+
+@functools.cache
+def _resampled(matches: str) -> np.ndarray:
+    return resampled(Matches.from_text(matches))
+
+
+def _entry(ours: Mapping[int, Mapping[str, Any]], pair: tuple[list[np.ndarray], list[np.ndarray]], kind: str) -> str:
+    """AP, number of seeds, and the difference to the individual."""
+    if not ours:
         return ""
     text = f"{_ap(ours, kind):.1f} [{len(ours)}]"
-    if method == "individual":
-        return text
-    narrowed = scope if width < 1 else "detector"  # at 1.0 nothing narrows, whatever the scope
-    return text + _gain(ours, best.get(((data, narrowed, "individual", True), width), {}), kind)
+    return f"{text} ({_gain(*pair)})" if pair[0] else text
 
 
-def _gain(ours: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]], kind: str) -> str:
-    """Mean difference in AP over the seeds of both, with its interval."""
-    seeds = sorted(set(ours) & set(theirs))
-    if not seeds:
-        return ""
-    sides = ([Matches.from_text(side[seed]["val"][MATCHES[kind]]) for seed in seeds] for side in (ours, theirs))
-    gain = {name: 100 * value for name, value in difference(*sides).items()}
-    return " ({difference:+.1f}: {low:+.1f} .. {high:+.1f})".format(**gain)
+def _gain(ours: list[np.ndarray], theirs: list[np.ndarray]) -> str:
+    """Mean difference in AP, with its interval."""
+    gain = {name: 100 * value for name, value in difference(ours, theirs).items()}
+    return "{difference:+.1f}: {low:+.1f} .. {high:+.1f}".format(**gain)
 
 
 def plot(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]]) -> None:

@@ -10,7 +10,7 @@ from pycocotools import mask
 STUDY = Path(__file__).parents[2] / "benchmarks" / "accuracy"
 sys.path.insert(0, str(STUDY))
 
-from matches import Matches, difference, match  # noqa: E402  # pyright: ignore
+from matches import Matches, difference, match, resampled  # noqa: E402  # pyright: ignore
 
 from slimdet.evaluation import evaluate  # noqa: E402
 
@@ -79,10 +79,12 @@ def test_an_image_counted_twice_is_an_image_that_is_there_twice() -> None:
 def test_differences_are_paired() -> None:
     coco, poor = scene(1, 4.0)
     _, good = scene(2, 1.0)
-    ours, theirs = [match(coco, good)], [match(coco, poor)]
-    same = difference(ours, ours, draws=50)
+    ours, theirs = ([resampled(match(coco, found), draws=200)] for found in (good, poor))
+    same = difference(ours, ours)
     assert same == {"difference": 0, "low": 0, "high": 0}
-    gain = difference(ours, theirs, draws=200)
+    gain = difference(ours, theirs)
+    assert gain["difference"] == pytest.approx(match(coco, good).ap() - match(coco, poor).ap())
     assert gain["low"] < gain["difference"] < gain["high"]
     assert gain["low"] > 0
-    assert difference(theirs, ours, draws=200)["high"] == pytest.approx(-gain["low"])
+    assert difference(theirs, ours)["high"] == pytest.approx(-gain["low"])
+    assert difference(ours + theirs, theirs)["difference"] == pytest.approx(gain["difference"] / 2)
