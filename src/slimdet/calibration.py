@@ -12,7 +12,7 @@ Letters: B images, C channels.
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +34,7 @@ from slimdet.detections import check_classes
 from slimdet.devices import choose_device
 from slimdet.errors import BundleError, DataError
 from slimdet.files import new_run_dir
+from slimdet.image_size import check_image_sizes
 from slimdet.slimmable import Slimmable
 from slimdet.validation import validate
 from slimdet.widths import parse_width, read_plan
@@ -186,22 +187,29 @@ def calibrate(
     config = read_data_config(data)
     if config.train is None:
         raise DataError(f"{data} has no 'train:', which the statistics are collected from")
-    _warn_of_untrained(slimmable, model, value, stages)
-    if stages is not None or value not in slimmable.widths:
+    before = slimmable.widths
+    if stages is not None or value not in before:
         slimmable.add(value, stages)
+    if slimmable.norms == "own" and value not in before:
+        text = "%s was trained at %s only: other widths are poor without training; train with --widths 0.25-1.0"
+        logger.warning(text, model, ", ".join(map(str, before)))
+    elif (asked := min([value, *(stages or {}).values()])) < min(before):
+        text = "%s has no width under %s: %s is poor without training; train with --widths %s-1.0"
+        logger.warning(text, model, min(before), asked, asked)
     masks = isinstance(slimmable.twin(1.0), MaskRCNN)
     dataset = CocoDataset(config.train.annotations, config.train.images, masks=masks, train=True)
     check_classes(slimmable.classes, dataset)
     if not len(dataset):
         raise DataError(f"{config.train.annotations} has no images")
+    val = None if config.val is None else CocoDataset(config.val.annotations, config.val.images, masks=masks)
+    check_image_sizes(slimmable, *(part for part in (dataset, val) if part is not None))
     place = choose_device(device)
     slimmable.to(place)
     batches = calibration_batches(dataset, images, batch, seed, place)
     collect_statistics(slimmable, value, batches)
     used = sum(len(some) for some, _ in batches)
     metrics: dict[str, Any] = {}
-    if config.val is not None:
-        val = CocoDataset(config.val.annotations, config.val.images, masks=masks)
+    if val is not None:
         metrics = validate(slimmable, val, (value,), device).widths[str(value)]
     target = out or (new_run_dir("calibrate") / "model" if model == "bundled" else Path(model))
     record = {"images": used, "batch": batch, "seed": seed, "data": str(data)}
@@ -210,17 +218,6 @@ def calibrate(
     kept = {key: numbers for key, numbers in slimmable.metrics.items() if key != str(value)}
     path = bundle.save(slimmable, target, metrics=kept | ({str(value): metrics} if metrics else {}))
     return Calibration(str(path), value, used, metrics)
-
-
-def _warn_of_untrained(slimmable: Slimmable, model: str, width: float, stages: Mapping[str, float] | None) -> None:
-    """Say which widths the weights were never trained for; they run, but find little."""
-    asked, narrowest = min([width, *(stages or {}).values()]), min(slimmable.widths)
-    if slimmable.norms == "own" and width not in slimmable.widths:
-        text = "%s was trained at %s only: other widths are poor without training; train with --widths 0.25-1.0"
-        logger.warning(text, model, ", ".join(map(str, slimmable.widths)))
-    elif asked < narrowest:
-        text = "%s has no width under %s: %s is poor without training; train with --widths %s-1.0"
-        logger.warning(text, model, narrowest, asked, asked)
 
 
 def view(result: Calibration) -> Group:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from slimdet.data.coco import CocoDataset
 from slimdet.errors import ConfigError
+from slimdet.images import check_resizable
 from slimdet.slimmable import Slimmable
 
 
@@ -22,3 +24,18 @@ def set_image_size(model: Slimmable, imgsz: int) -> None:
             transform.fixed_size = (imgsz, imgsz)
         ratio = transform.max_size / transform.min_size[-1]
         transform.min_size, transform.max_size = (imgsz,), round(imgsz * ratio)
+
+
+def check_image_sizes(model: Slimmable, *datasets: CocoDataset) -> None:
+    """Make sure, before a long run, that something is left of every image at the model's size.
+
+    Raises:
+        ImageError: the first image that is too narrow.
+    """
+    transform: Any = getattr(model.twin(1.0), "transform", None)
+    if transform is None or getattr(transform, "fixed_size", None):  # squares have both sides
+        return
+    for dataset in datasets:
+        for image in dataset.coco["images"]:
+            what = f"{dataset.folder / image['file_name']}: "
+            check_resizable(what, image["width"], image["height"], transform.max_size)

@@ -85,6 +85,16 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         return tags.get(_HEIGHT, image.height), tags.get(_WIDTH, image.width)
 
 
+def check_resizable(what: str, width: int, height: int, longest: int) -> None:
+    """Refuse an image of width x height pixels of which less than one is left once its longer side has `longest`.
+
+    Raises:
+        ImageError: it begins with `what`, which names the image.
+    """
+    if min(width, height) * longest <= max(width, height):
+        raise ImageError(f"{what}{width}x{height} pixels: nothing is left of it once the longer side has {longest}")
+
+
 @contextmanager
 def _opened(source: str | Path | bytes | Image.Image) -> Iterator[tuple[Image.Image, bytes]]:
     """Open `source` and check its size; turn whatever decoding it raises into an ImageError that names it.

@@ -34,6 +34,7 @@ from slimdet.distillation import PARTS, Watched, distillation_losses, watch
 from slimdet.errors import ConfigError, DataError, WidthError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.gradients import divide_by_users
+from slimdet.image_size import check_image_sizes
 from slimdet.run_log import SETTINGS, RunLog
 from slimdet.settings import GRADIENTS, TrainSettings, learning_rate, sampled_widths
 from slimdet.slimmable import Slimmable
@@ -318,7 +319,9 @@ def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, Coco
     val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
     if val is not None:
         check_classes(dataset.classes, val)
-    return Trainer(_model(settings, dataset, start), dataset, settings), val
+    model = _model(settings, dataset, start)
+    check_image_sizes(model, *(part for part in (dataset, val) if part is not None))
+    return Trainer(model, dataset, settings), val
 
 
 def _model(settings: TrainSettings, dataset: CocoDataset, start: bool) -> Slimmable:

@@ -18,7 +18,7 @@ from slimdet.devices import choose_device
 from slimdet.errors import ConfigError, DataError
 from slimdet.evaluation import accumulate, confusion_matrix
 from slimdet.files import atomic_write, new_run_dir
-from slimdet.image_size import set_image_size
+from slimdet.image_size import check_image_sizes, set_image_size
 from slimdet.slimmable import Slimmable
 
 
@@ -105,7 +105,7 @@ def validate_bundle(
         data: COCO instances JSON, together with the folder `images`; or a DATA.yaml, whose `val:` is taken.
 
     Raises:
-        BundleError, ConfigError, DataError, WidthError: what was given cannot be used.
+        BundleError, ConfigError, DataError, ImageError, WidthError: what was given cannot be used.
     """
     split = _val_split(data, images)
     model = bundle.load(path)
@@ -117,6 +117,7 @@ def validate_bundle(
     masks = isinstance(model.twin(1.0), MaskRCNN)
     dataset = CocoDataset(split.annotations, split.images, masks=masks)
     check_classes(model.classes, dataset)
+    check_image_sizes(model, dataset)
     return validate(model, dataset, widths, device, new_run_dir("val", out), workers)
 
 

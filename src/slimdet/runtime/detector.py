@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from slimdet import manifest
-from slimdet.errors import ImageError
-from slimdet.images import ImageSource, read_image
+from slimdet.images import ImageSource, check_resizable, read_image
 from slimdet.runtime.engine import Engine, Found, Session
 from slimdet.runtime.engines import choose, make
 from slimdet.runtime.footprint import footprint
@@ -128,11 +127,7 @@ class Runtime:
         path = Path(source) if isinstance(source, str | Path) else None
         if isinstance(source, Image.Image) and getattr(source, "filename", ""):
             path = Path(source.filename)  # pyright: ignore[reportAttributeAccessIssue]  # of opened files only
-        sides = pixels.shape[1], pixels.shape[0]
-        if min(sides) * longest <= max(sides):
-            what = f"{path}: " if path else ""
-            size = "x".join(map(str, sides))
-            raise ImageError(f"{what}{size} pixels: nothing is left of it once the longer side has {longest}")
+        check_resizable(f"{path}: " if path else "", pixels.shape[1], pixels.shape[0], longest)
         return Picture(pixels, path, 1000 * (time.perf_counter() - start))
 
     def detect(self, pictures: Sequence[Picture], width: float | None = None) -> list[Result]:
