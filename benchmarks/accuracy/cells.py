@@ -43,6 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "root": {"distill": 2.0, "gradients": "root"},
     "late": {"distill": 2.0, "narrow_start": 0.5},
     "late-root": RECIPE,
+    "late-mean": RECIPE | {"gradients": "mean"},
     "balance": RECIPE | {"balance": 0.5},
     "range": RECIPE | {"sampling": "range"},
 }
@@ -128,4 +129,14 @@ CELLS: tuple[Cell, ...] = (
     *individuals(0, 1.0, lr=0.03, data="pennfudan"),
     # As above, the rest.
     *(Cell("balance", seed, lr=SLIMMABLE) for seed in (1, 2)),
+    # The recipe's learning rate, scope detector.
+    Cell("late-root", lr=0.03),
+    # What these grids chose, on the other seeds; the individuals between.
+    *(cell for seed in (1, 2) for cell in individuals(seed, 0.25, lr=0.015, scope="backbone")),
+    *(Cell("distill", seed, lr=0.03, data="pennfudan") for seed in (1, 2)),
+    *individuals(0, 0.5, 0.75, scope="backbone"),
+    *individuals(0, 0.5, 0.75, data="pennfudan"),
+    Cell("late-root", lr=0.0075),
+    # Scope backbone, where every width uses all of the heads: the mean of their gradients.
+    Cell("late-mean", lr=SLIMMABLE, scope="backbone"),
 )
