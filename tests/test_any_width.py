@@ -170,6 +170,8 @@ def test_a_plan_is_a_width_like_any_other() -> None:
     ("plan", "message"),
     [
         ({"backbone.body.layer9": 0.5}, "'backbone.body.layer9', where nothing narrows; did you mean backbone.body"),
+        ({"layer4": 0.5}, "'layer4', where nothing narrows; did you mean backbone.body.layer4\\?"),
+        ({"zzz": 0.5}, "'zzz', where nothing narrows; did you mean "),
         ({"rpn.head.cls_logits": 0.5}, "where nothing narrows"),
         ({"backbone.body.layer1": 0}, "width 0 is not a number"),
         ({"backbone.body.layer1": 0.001}, "leaves backbone.body.layer1"),

@@ -14,6 +14,7 @@ from slimdet import Slimmable, bundle, calibration, detectors, slim
 from slimdet.calibration import _Moments, collect_statistics
 from slimdet.cli import main
 from slimdet.errors import DataError
+from slimdet.export.engines import export
 from slimdet.settings import TrainSettings
 from slimdet.training import train
 
@@ -131,6 +132,18 @@ def test_calibrate_adds_a_width_with_its_numbers(
     after = model.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     model([torch.rand(3, 64, 80)], width=0.6)
+
+
+def test_engines_of_the_weights_before_are_named(
+    trained: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = copy_of(trained, tmp_path / "model")
+    export(str(folder), 0.25)
+    calibration.calibrate(str(folder), data, 0.6, images=2, out=tmp_path / "other")
+    assert "engine files" not in caplog.text
+    calibration.calibrate(str(folder), data, 0.6, images=2)
+    assert f"slimdet export --model {folder}" in caplog.text
+    assert not list(folder.glob("*.onnx"))
 
 
 def test_calibrate_takes_a_plan_and_another_folder(

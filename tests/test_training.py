@@ -263,6 +263,19 @@ def test_fine_tuning_on_other_classes_keeps_what_fits(
     assert after.state_dict()["roi_heads.box_predictor.cls_score.weight"].shape[0] == 2
 
 
+def test_a_bundle_keeps_its_parts(scenes: Path, tmp_path: Path) -> None:
+    start = training.train(small(scenes, epochs=1 / 3), tmp_path / "first")["model"]
+    for changes, message in (
+        ({"backbone": "mobilenet_v2"}, "--backbone mobilenet_v2: .*, with backbone resnet18"),
+        ({"norm": "group"}, "--norm group: .*, with norm batch"),
+        ({"frozen_norms": True}, "--frozen-norms: .*, with frozen_norms False"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            training.train(small(scenes, weights=start, **changes), tmp_path / "second")
+    not_asked = {"backbone": "resnet50", "neck": "full", "norm": None}
+    training.train(small(scenes, weights=start, epochs=1 / 3, **not_asked), tmp_path / "second")
+
+
 # ------------------------------------------------------------------------------------------------- errors
 
 

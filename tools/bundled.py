@@ -47,6 +47,7 @@ STAGES: tuple[dict[str, Any], ...] = (
     {"epochs": 1.75, "lr": 0.02, "balance": 0.5},
     {"epochs": 3.0, "lr": 0.006, "balance": 0.5, "sampling": "range"},  # any width, so that others can be calibrated
     {"epochs": 4.0, "lr": 0.012, "balance": 0.5, "sampling": "range", "gradients": "root"},
+    {"epochs": 6.0, "lr": 0.016, "balance": 0.5, "sampling": "range", "gradients": "root"},
 )
 
 CARD = """\

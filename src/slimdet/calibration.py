@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection import MaskRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
-from slimdet import bundle, report
+from slimdet import bundle, manifest, report
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.data.loader import loader
@@ -216,7 +216,10 @@ def calibrate(
     slimmable.to("cpu")
     slimmable.calibrations = {**slimmable.calibrations, str(value): record}
     kept = {key: numbers for key, numbers in slimmable.metrics.items() if key != str(value)}
+    exported = out is None and model != "bundled" and any(map(manifest.read(model).engines, ("onnx", "openvino")))
     path = bundle.save(slimmable, target, metrics=kept | ({str(value): metrics} if metrics else {}))
+    if exported:
+        logger.warning("the engine files of %s were of the weights before: 'slimdet export --model %s'", path, path)
     return Calibration(str(path), value, used, metrics)
 
 

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from slimdet import architecture, bundle, detectors
 from slimdet.errors import ConfigError, WeightsError
 from slimdet.image_size import set_image_size
+from slimdet.settings import TrainSettings
 from slimdet.slimmable import Slimmable, slim
 from slimdet.sorting import sort_channels, sort_detector
 
@@ -45,16 +46,18 @@ def starting_model(
         classes: names of the labels 1..K.
         widths, scope, norms: as `slimdet.slim` takes them.
         weights: "imagenet", "none", a file with the backbone's weights, or a bundle, whose detector is taken as it is.
-        backbone, neck, norm, frozen_norms, imgsz: as `slimdet.detectors` takes them.
+        backbone, neck, norm, frozen_norms, imgsz: as `slimdet.detectors` takes them. A bundle's detector is taken as it
+            is: the first four are the defaults of `TrainSettings` there, or what it has.
         sort_by: images [3, H, W] by which the backbone's channels are sorted before slimming.
         blank: load nothing: a checkpoint will fill the model.
 
     Raises:
         WeightsError: weights that cannot be had or that do not fit.
-        ConfigError: a bundle of another kind of detector.
+        ConfigError: a bundle of another kind of detector, or with other parts than were asked for.
     """
     if weights == "bundled" or (Path(weights) / bundle.MODEL).is_file():
-        return _fine_tuned(kind, weights, classes, widths, scope, imgsz, norms, None if blank else sort_by)
+        asked = {"backbone": backbone, "neck": neck, "norm": norm, "frozen_norms": frozen_norms}
+        return _fine_tuned(kind, weights, classes, widths, scope, imgsz, norms, None if blank else sort_by, asked)
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
     build = {"faster_rcnn": detectors.faster_rcnn, "mask_rcnn": detectors.mask_rcnn}[kind]
@@ -89,6 +92,7 @@ def _fine_tuned(
     imgsz: int | None,
     norms: str,
     sort_by: Iterable[Tensor] | None,
+    asked: Mapping[str, Any],
 ) -> Slimmable:
     """A bundle's detector, with new class outputs where the classes differ, and its norms where the widths agree."""
     source = bundle.load(path)
@@ -98,6 +102,7 @@ def _fine_tuned(
         raise ConfigError(f"--weights {path} is a {made} detector; only those of 'slimdet train' can be fine-tuned")
     if made != kind:
         raise ConfigError(f"--weights {path} is a {made}, not a {kind}; say --model {made}")
+    _check_parts(path, description, asked)
     detector = architecture.build(description | {"num_classes": len(classes) + 1})
     given = dict(source.state_dict())
     if tuple(classes) != source.classes:
@@ -118,6 +123,16 @@ def _fine_tuned(
     if imgsz is not None:
         set_image_size(model, imgsz)
     return model
+
+
+def _check_parts(path: str, description: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    frozen = description["backbone_norm"] == "frozen"
+    has = {name: description[name] for name in ("backbone", "neck")} | {"norm": description["norm_layer"]}
+    for name, kept in (has | {"frozen_norms": frozen}).items():
+        value = asked[name]
+        if value not in (getattr(TrainSettings, name), kept):
+            flag = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            raise ConfigError(f"{flag}: {path} is taken as it was built, with {name} {kept}; leave the flag out")
 
 
 def _fill(module: torch.nn.Module, given: dict[str, Tensor]) -> set[str]:

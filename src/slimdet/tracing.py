@@ -187,8 +187,9 @@ class _DryRun:
 def _check_stages(plan: Mapping[str, float], layers: Sequence[str]) -> None:
     for stage in plan:
         if not any(layer == stage or layer.startswith(stage + ".") for layer in layers):
-            known = sorted({layer[: layer.rfind(".")] for layer in layers})
-            near = ", ".join(get_close_matches(stage, known, n=2, cutoff=0.4)) or "backbone.body.layer4"
+            known = sorted({layer[:end] for layer in layers for end, sign in enumerate(layer) if sign == "."}, key=len)
+            within = [name for name in known if f".{name}.".endswith(f".{stage}.")]  # its end alone was given
+            near = ", ".join(within[:2] or get_close_matches(stage, known, n=2, cutoff=0.4) or known[:2])
             raise WidthError(f"the width plan names {stage!r}, where nothing narrows; did you mean {near}?")
 
 

@@ -22,7 +22,7 @@ import torch
 from rich.console import Group
 from torch import Tensor, nn
 
-from slimdet import bundle, report
+from slimdet import bundle, manifest, report
 from slimdet.calibration import calibration_batches, collect_statistics
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
@@ -382,9 +382,10 @@ def recalibrate(model: Slimmable, trainer: Trainer) -> None:
 def view(result: Mapping[str, Any]) -> Group:
     """What a finished training shows: its numbers and what to do next."""
     parts: list[Any] = [report.accuracy_table(result["widths"])] if result["widths"] else []
-    model = result["model"]
+    model, widths = result["model"], manifest.read(result["model"]).widths
     return Group(
         *parts,
-        f"{result['steps']} steps; the model is {model}\n\nnext:\n  slimdet predict IMAGE --model {model} --width 0.5\n"
+        f"{result['steps']} steps; the model is {model}\n\nnext:\n"
+        f"  slimdet predict IMAGE --model {model} --width {widths[(len(widths) - 1) // 2]}\n"
         f"  slimdet profile --model {model}",
     )
