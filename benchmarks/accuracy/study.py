@@ -150,6 +150,10 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--limit", type=int, help="stop after this many cells")
     options = parser.parse_args()
+    if unknown := set(options.names) - {cell.name for cell in CELLS}:
+        parser.error(f"no such cells: {', '.join(sorted(unknown))}; cells.py has the list")
+    if not (options.shared / "data").is_dir():
+        parser.error(f"--shared {options.shared} has no folder data/")
     torch.set_num_threads(options.threads)
     cells = [cell for cell in CELLS if not options.names or cell.name in options.names]
     done = 0

@@ -10,7 +10,8 @@ images.
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,36 +63,60 @@ def _tune_ap(found: Mapping[Any, Any], key: Key, widths: list[float], lr: float)
     return sum(first["tune"]["bbox"]["AP"] for first in firsts) / len(widths)
 
 
-def _ap(seeds: Mapping[int, Mapping[str, Any]], kind: str = "bbox") -> float:
-    return 100 * sum(part["val"][kind]["AP"] for part in seeds.values()) / len(seeds)
+@dataclass(frozen=True)
+class Line:
+    """A method on one set in one scope, boxes or masks.
+
+    Attributes:
+        aps: by width, AP in percent and how many seeds it is the mean of.
+        gains: by width, AP minus that of the individuals of the same seeds, with its interval, in percent.
+        mean: the same of the mean over `gains`' widths, where there are several.
+    """
+
+    key: Key
+    kind: str
+    aps: dict[float, tuple[float, int]]
+    gains: dict[float, dict[str, float]]
+    mean: dict[str, float] | None
+
+    @property
+    def name(self) -> str:
+        return self.key[2] if self.key[3] else f"{self.key[2]}, channels unsorted"
+
+    @property
+    def where(self) -> str:
+        data, scope, _, _ = self.key
+        return f"{data}, {scope}" + (", masks" if self.kind == "segm" else "")
 
 
-def table(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]]) -> str:
-    heads = ["data, scope", "method", *(f"AP at {width:g}" for width in QUARTERS), "mean difference"]
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
-    for key in dict.fromkeys(key for key, _ in best):
-        data, scope, method, in_order = key
-        name = method if in_order else f"{method}, channels unsorted"
-        kinds = next(parts["val"] for (other, _), seeds in best.items() if other == key for parts in seeds.values())
+def compare(
+    best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]],
+    reference: str = "individual",
+    methods: Container[str] | None = None,
+) -> list[Line]:
+    """Every method, or those that are named, against another one."""
+    lines = []
+    for key in dict.fromkeys(key for key, _ in best if methods is None or key[2] in methods):
+        by_width = {width: best[key, width] for width in QUARTERS if (key, width) in best}
+        kinds = next(parts["val"] for seeds in by_width.values() for parts in seeds.values())
         for kind in (kind for kind in MATCHES if kind in kinds):
-            pairs = {width: _pair(best, key, width, kind) for width in QUARTERS}
-            cells = [_entry(best.get((key, width), {}), pair, kind) for width, pair in pairs.items()]
-            compared = [pair for pair in pairs.values() if pair[0]]
-            means = ([np.mean(pair[side], axis=0) for pair in compared] for side in (0, 1))  # over the seeds of a width
-            mean = _gain(*means) if len(compared) > 1 else ""
-            what = f"{data}, {scope}" + (", masks" if kind == "segm" else "")
-            lines.append(f"| {what} | {name} | {' | '.join(cells)} | {mean} |")
-    return "\n".join(lines) + "\n"
+            pairs = {width: _pair(best, key, width, kind, reference) for width in by_width}
+            pairs = {width: pair for width, pair in pairs.items() if pair[0]}
+            aps = {width: (_ap(seeds, kind), len(seeds)) for width, seeds in by_width.items()}
+            gains = {width: _gain(*pair) for width, pair in pairs.items()}
+            sides = ([np.mean(pair[side], axis=0) for pair in pairs.values()] for side in (0, 1))
+            lines.append(Line(key, kind, aps, gains, _gain(*sides) if len(pairs) > 1 else None))
+    return lines
 
 
 def _pair(
-    best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]], key: Key, width: float, kind: str
+    best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]], key: Key, width: float, kind: str, reference: str
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Resampled APs of a method and of the individual, of the seeds that both have; empty for individuals."""
+    """Resampled APs of a method and of the reference, of the seeds that both have; empty for the reference."""
     data, scope, method, _ = key
     narrowed = scope if width < 1 else "detector"  # at 1.0 nothing narrows, whatever the scope
-    ours, theirs = best.get((key, width), {}), best.get(((data, narrowed, "individual", True), width), {})
-    seeds = [] if method == "individual" else sorted(set(ours) & set(theirs))
+    ours, theirs = best.get((key, width), {}), best.get(((data, narrowed, reference, True), width), {})
+    seeds = [] if method == reference else sorted(set(ours) & set(theirs))
     first, second = ([_resampled(side[seed]["val"][MATCHES[kind]]) for seed in seeds] for side in (ours, theirs))
     return first, second
 
@@ -101,29 +126,57 @@ def _resampled(matches: str) -> np.ndarray:
     return resampled(Matches.from_text(matches))
 
 
-def _entry(ours: Mapping[int, Mapping[str, Any]], pair: tuple[list[np.ndarray], list[np.ndarray]], kind: str) -> str:
+def _ap(seeds: Mapping[int, Mapping[str, Any]], kind: str) -> float:
+    return 100 * sum(part["val"][kind]["AP"] for part in seeds.values()) / len(seeds)
+
+
+def _gain(ours: list[np.ndarray], theirs: list[np.ndarray]) -> dict[str, float]:
+    return {name: 100 * value for name, value in difference(ours, theirs).items()}
+
+
+def table(lines: Sequence[Line]) -> str:
+    heads = ["data, scope", "method", *(f"AP at {width:g}" for width in QUARTERS), "mean difference"]
+    text = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for line in lines:
+        cells = [_entry(line, width) for width in QUARTERS]
+        text.append(f"| {line.where} | {line.name} | {' | '.join(cells)} | {_signed(line.mean)} |")
+    return "\n".join(text) + "\n"
+
+
+def _entry(line: Line, width: float) -> str:
     """AP, number of seeds, and the difference to the individual."""
-    if not ours:
+    if width not in line.aps:
         return ""
-    text = f"{_ap(ours, kind):.1f} [{len(ours)}]"
-    return f"{text} ({_gain(*pair)})" if pair[0] else text
+    text = "{:.1f} [{}]".format(*line.aps[width])
+    return f"{text} ({_signed(line.gains[width])})" if width in line.gains else text
 
 
-def _gain(ours: list[np.ndarray], theirs: list[np.ndarray]) -> str:
-    """Mean difference in AP, with its interval."""
-    gain = {name: 100 * value for name, value in difference(ours, theirs).items()}
-    return "{difference:+.1f}: {low:+.1f} .. {high:+.1f}".format(**gain)
+def _signed(gain: Mapping[str, float] | None) -> str:
+    return "{difference:+.1f}: {low:+.1f} .. {high:+.1f}".format(**gain) if gain else ""
 
 
-def plot(best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]]) -> None:
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for key in dict.fromkeys(key for key, _ in best if key[:2] == ("animalpose", "detector")):
-        points = [(width, _ap(best[key, width])) for width in QUARTERS if (key, width) in best]
-        style = "o--" if key[2].startswith("individual") else "o-"
-        axes.plot(*zip(*points, strict=True), style, label=key[2] if key[3] else f"{key[2]}, unsorted")
-    axes.set(xlabel="width", ylabel="box AP on val", xticks=QUARTERS, title="animalpose, scope detector")
-    axes.grid(alpha=0.3)
-    axes.legend()
+def plot(lines: Sequence[Line]) -> None:
+    """AP by width of the main methods; the mean difference of all of them to the individuals."""
+    boxes = [line for line in lines if line.kind == "bbox"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    shown = {"individual": "s--", "individual-taught": "^--", "plain": "o-", "late-root": "o-"}
+    for line in boxes:
+        if line.key[:2] == ("animalpose", "detector") and line.name in shown:
+            left.plot(line.aps.keys(), [ap for ap, _ in line.aps.values()], shown[line.name], label=line.name)
+    left.set(xlabel="width", ylabel="box AP on val", xticks=QUARTERS, title="animalpose, scope detector")
+    left.legend(loc="lower right")
+    left.grid(alpha=0.3)
+    compared = [line for line in boxes if line.mean][::-1]
+    for row, line in enumerate(compared):
+        gain = line.mean or {}
+        seeds = min(count for width, (_, count) in line.aps.items() if width in line.gains)
+        right.plot([gain["low"], gain["high"]], [row, row], "-", color="C0", lw=3 if seeds > 1 else 1.5)
+        right.plot(gain["difference"], row, "o", color="C0")
+    right.axvline(0, color="0.4", lw=1)
+    labels = [f"{line.name} ({line.where}; {', '.join(f'{width:g}' for width in line.gains)})" for line in compared]
+    right.set_yticks(range(len(compared)), labels, fontsize=7)
+    right.set(xlabel="box AP above the individuals (mean)", title="95 % intervals; thick: several seeds")
+    right.grid(alpha=0.3, axis="x")
     figure.savefig(PLOT, dpi=120)
 
 
@@ -131,12 +184,15 @@ def main() -> None:
     rows = read_rows()
     best = chosen(rows)
     missing = [cell.name for cell in CELLS if cell not in rows]
-    text = table(best) + f"\n{len(rows)} of {len(CELLS)} runs are there"
+    lines = compare(best)
+    taught = table([line for line in compare(best, "individual-taught", ("late-root",)) if line.gains and line.key[3]])
+    text = f"{table(lines)}\nDifferences to the taught individuals:\n\n{taught}"
+    text += f"\n{len(rows)} of {len(CELLS)} runs are there"
     text += f"; missing are {', '.join(missing)}.\n" if missing else ".\n"
     page = PAGE.read_text()
     before, rest = page.split(BEGIN)
     PAGE.write_text(before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1])
-    plot(best)
+    plot(lines)
     print(text)
 
 

@@ -126,7 +126,9 @@ class Manifest:
         entry = self.document.get("engines", {}).get(kind, {}).get(str(width))
         way = f"slimdet export --model {self.name} --format {kind}"
         if entry is None:
-            raise BundleError(f"{self.name} has no {kind} engine of width {width}; make it with '{way}', or take engine torch")
+            raise BundleError(
+                f"{self.name} has no {kind} engine of width {width}; make it with '{way}', or take engine torch"
+            )
         if entry["weights"] != self.weights_sha256:
             raise BundleError(f"{self.name}: {entry['file']} was made from other weights; make it anew with '{way}'")
         file = self._checked(entry["file"], entry["sha256"])

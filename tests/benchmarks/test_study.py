@@ -1,0 +1,36 @@
+"""The accuracy study's list and its recorded rows: what they claim of one another."""
+
+import json
+import sys
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+
+STUDY = Path(__file__).parents[2] / "benchmarks" / "accuracy"
+sys.path.insert(0, str(STUDY))
+
+from cells import CELLS, QUARTERS  # noqa: E402  # pyright: ignore
+
+ROWS = {file.stem: json.loads(file.read_text()) for file in sorted((STUDY / "rows").glob("*.json"))}
+
+
+def test_every_cell_is_listed_once() -> None:
+    assert len({cell.name for cell in CELLS}) == len(CELLS)
+
+
+def test_rows_are_of_listed_cells_with_their_settings() -> None:
+    cells = {cell.name: cell for cell in CELLS}
+    for name, row in ROWS.items():
+        cell = cells[name]
+        assert row["cell"] == asdict(cell), name
+        assert {key: row["settings"][key] for key in cell.settings} == json.loads(json.dumps(cell.settings)), name
+        assert set(row["widths"]) == {str(width) for width in (QUARTERS if cell.width is None else [cell.width])}
+
+
+def test_what_is_compared_had_the_same_number_of_steps_and_images() -> None:
+    steps: dict[str, set[int]] = defaultdict(set)
+    for row in ROWS.values():
+        steps[row["cell"]["data"]].add(row["steps"])
+        assert row["settings"]["batch"] == 16
+    assert steps
+    assert all(len(counts) == 1 for counts in steps.values()), steps
