@@ -183,6 +183,11 @@ def calibrate(
     stages = None if plan is None else read_plan(plan)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"--out {out} is there already and not empty; choose another folder")
+    if manifest.read(model).architecture.get("builder") == "seed":
+        raise BundleError(
+            f"{model} has layers of the original system, which were trained at listed widths only; widths are added to "
+            "models of 'slimdet train --widths 0.25-1.0'"
+        )
     slimmable = bundle.load(model)
     config = read_data_config(data)
     if config.train is None:

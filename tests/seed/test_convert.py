@@ -60,6 +60,7 @@ def test_released_files_need_no_config(synthetic: Any, tmp_path: Path) -> None:
     ("verb", "reason"),
     [
         ("extract --model {bundle} --width 0.5 --out {out}", "has layers of the original system"),
+        ("calibrate --data {data} --model {bundle} --width 0.6 --out {out}", "has layers of the original system"),
         ("train --data {data} --weights {bundle} --out {out}", "only those of 'slimdet train' can be fine-tuned"),
     ],
 )
