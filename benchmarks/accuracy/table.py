@@ -10,7 +10,7 @@ images.
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,13 +90,11 @@ class Line:
 
 
 def compare(
-    best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]],
-    reference: str = "individual",
-    methods: Container[str] | None = None,
+    best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]], reference: str = "individual"
 ) -> list[Line]:
-    """Every method, or those that are named, against another one."""
+    """Every method against one of them."""
     lines = []
-    for key in dict.fromkeys(key for key, _ in best if methods is None or key[2] in methods):
+    for key in dict.fromkeys(key for key, _ in best):
         by_width = {width: best[key, width] for width in QUARTERS if (key, width) in best}
         kinds = next(parts["val"] for seeds in by_width.values() for parts in seeds.values())
         for kind in (kind for kind in MATCHES if kind in kinds):
@@ -113,10 +111,10 @@ def _pair(
     best: Mapping[tuple[Key, float], Mapping[int, Mapping[str, Any]]], key: Key, width: float, kind: str, reference: str
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Resampled APs of a method and of the reference, of the seeds that both have; empty for the reference."""
-    data, scope, method, _ = key
+    data, scope, *method = key
     narrowed = scope if width < 1 else "detector"  # at 1.0 nothing narrows, whatever the scope
     ours, theirs = best.get((key, width), {}), best.get(((data, narrowed, reference, True), width), {})
-    seeds = [] if method == reference else sorted(set(ours) & set(theirs))
+    seeds = [] if method == [reference, True] else sorted(set(ours) & set(theirs))
     first, second = ([_resampled(side[seed]["val"][MATCHES[kind]]) for seed in seeds] for side in (ours, theirs))
     return first, second
 
@@ -185,9 +183,12 @@ def main() -> None:
     best = chosen(rows)
     missing = [cell.name for cell in CELLS if cell not in rows]
     lines = compare(best)
-    taught = table([line for line in compare(best, "individual-taught", ("late-root",)) if line.gains and line.key[3]])
-    text = f"{table(lines)}\nDifferences to the taught individuals:\n\n{taught}"
-    text += f"\n{len(rows)} of {len(CELLS)} runs are there"
+    ablation = [
+        line for line in compare(best, "late-root") if line.gains and line.key[:2] == ("animalpose", "detector")
+    ]
+    text = (
+        f"{table(lines)}\nDifferences to `late-root`:\n\n{table(ablation)}\n{len(rows)} of {len(CELLS)} runs are there"
+    )
     text += f"; missing are {', '.join(missing)}.\n" if missing else ".\n"
     page = PAGE.read_text()
     before, rest = page.split(BEGIN)
