@@ -83,8 +83,8 @@ is the same as
 {commands}
 with seed {seed}. For the weights that ship, the first two stages, 1883 steps, took 99 minutes of two shared cores (AMD
 EPYC, bfloat16); the third, 729 steps, 46 minutes of one core; the fourth, 972 steps, 83 minutes of one core (Intel
-Xeon); the fifth, 1458 steps, MINUTES minutes of one core (AMD EPYC). From the third on, each started from the weights of
-the one before rounded to 16 bits.
+Xeon); the fifth, 1458 steps, 81 minutes of one core (AMD EPYC). From the third on, each started from the weights of the
+one before rounded to 16 bits.
 
 ## Limits
 

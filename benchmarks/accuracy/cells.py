@@ -139,4 +139,6 @@ CELLS: tuple[Cell, ...] = (
     Cell("late-root", lr=0.0075),
     # Scope backbone, where every width uses all of the heads: the mean of their gradients.
     Cell("late-mean", lr=SLIMMABLE, scope="backbone"),
+    # Taught individuals between, on the other seeds.
+    *(Cell("individual-taught", seed, width, lr=INDIVIDUAL[width]) for seed in (1, 2) for width in (0.5, 0.75)),
 )
