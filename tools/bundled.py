@@ -48,6 +48,7 @@ STAGES: tuple[dict[str, Any], ...] = (
     {"epochs": 3.0, "lr": 0.006, "balance": 0.5, "sampling": "range"},  # any width, so that others can be calibrated
     {"epochs": 4.0, "lr": 0.012, "balance": 0.5, "sampling": "range", "gradients": "root"},
     {"epochs": 6.0, "lr": 0.016, "balance": 0.5, "sampling": "range", "gradients": "root"},
+    {"epochs": 3.5, "lr": 0.012, "balance": 0.75, "sampling": "range", "gradients": "root"},
 )
 
 CARD = """\

@@ -52,7 +52,7 @@ def test_every_engine_finds_the_same(width: float) -> None:
     # Left out is chelsea.jpg: at 0.25 proposals of exactly the same score compete there, and engines may take either.
     files = [PHOTOGRAPHS / "horses.jpg", TABBY]
     found = {engine: Runtime(width=width, engine=engine, conf=0.3, threads=1)(files) for engine in ENGINES}
-    assert sum(map(len, found["torch"])) >= 4
+    assert sum(map(len, found["torch"])) >= 3  # two horses and a cat
     for engine in ("onnxruntime", "openvino"):
         for expected, result in zip(found["torch"], found[engine], strict=True):
             assert same(expected, result), (engine, expected.path)
@@ -137,9 +137,10 @@ def test_a_file_that_is_no_image(detector: Runtime, tmp_path: Path) -> None:
 
 
 def test_conf_is_the_least_score() -> None:
-    every = Runtime(conf=0.06, threads=1)(FILES[0], width=0.5)
+    horses = PHOTOGRAPHS / "horses.jpg"
+    every = Runtime(conf=0.06, threads=1)(horses, width=0.5)
     middle = float(every.scores[len(every) // 2])
-    some = Runtime(conf=middle, threads=1)(FILES[0], width=0.5)
+    some = Runtime(conf=middle, threads=1)(horses, width=0.5)
     assert some.scores.tolist() == [score for score in every.scores.tolist() if score >= middle]
     assert 0 < len(some) < len(every)
 
