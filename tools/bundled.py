@@ -11,6 +11,7 @@ import argparse
 import json
 import textwrap
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from slimdet import bundle, manifest, profiling, training
@@ -48,7 +49,6 @@ STAGES: tuple[dict[str, Any], ...] = (
     {"epochs": 3.0, "lr": 0.006, "balance": 0.5, "sampling": "range"},  # any width, so that others can be calibrated
     {"epochs": 4.0, "lr": 0.012, "balance": 0.5, "sampling": "range", "gradients": "root"},
     {"epochs": 6.0, "lr": 0.016, "balance": 0.5, "sampling": "range", "gradients": "root"},
-    {"epochs": 3.5, "lr": 0.012, "balance": 0.75, "sampling": "range", "gradients": "root"},
 )
 
 CARD = """\
@@ -177,8 +177,8 @@ def main() -> None:
     bundle.save(model, shipped, metrics=metrics, half=True)
     export(str(shipped), linked=True)
     document = json.loads((shipped / bundle.MODEL).read_text())
-    folder = options.run / "calibrated"
-    calibrated = calibrate(str(shipped), Path(options.data), 0.6, out=folder).metrics["bbox"]["AP"]
+    with TemporaryDirectory() as folder:
+        calibrated = calibrate(str(shipped), Path(options.data), 0.6, out=Path(folder)).metrics["bbox"]["AP"]
     with atomic_write(shipped / "README.md") as temporary:
         temporary.write_text(card(document, calibrated), encoding="utf-8")
     print(f"the bundled model is in {shipped}; look at its README.md and commit it")
