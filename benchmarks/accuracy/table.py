@@ -173,7 +173,8 @@ def plot(lines: Sequence[Line]) -> None:
     right.axvline(0, color="0.4", lw=1)
     labels = [f"{line.name} ({line.where}; {', '.join(f'{width:g}' for width in line.gains)})" for line in compared]
     right.set_yticks(range(len(compared)), labels, fontsize=7)
-    right.set(xlabel="box AP above the individuals (mean)", title="95 % intervals; thick: the method has several seeds")
+    right.set(xlabel="box AP above the individuals (mean)")
+    right.set_title("95 % intervals; thick: the method has several seeds", fontsize=9)
     right.grid(alpha=0.3, axis="x")
     figure.savefig(PLOT, dpi=120)
 
