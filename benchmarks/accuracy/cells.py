@@ -46,6 +46,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "late-mean": RECIPE | {"gradients": "mean"},
     "balance": RECIPE | {"balance": 0.5},
     "range": RECIPE | {"sampling": "range"},
+    "sandwich": RECIPE | {"sampling": "sandwich"},
+    "recalibrated": RECIPE | {"recalibrate": 512},
+    "features": RECIPE | {"distill_parts": ("features",)},
+    "classes": RECIPE | {"distill_parts": ("classes",)},
+    "with-rpn": RECIPE | {"distill_parts": ("features", "classes", "rpn")},
+    "biases": RECIPE | {"norm": None},  # of each width, in place of norms in pyramid and heads
 }
 
 
@@ -141,4 +147,10 @@ CELLS: tuple[Cell, ...] = (
     Cell("late-mean", lr=SLIMMABLE, scope="backbone"),
     # Taught individuals between, on the other seeds.
     *(Cell("individual-taught", seed, width, lr=INDIVIDUAL[width]) for seed in (1, 2) for width in (0.5, 0.75)),
+    # The ingredients that have no row yet.
+    *(
+        Cell(method, lr=SLIMMABLE)
+        for method in ("sandwich", "recalibrated", "features", "classes", "with-rpn", "biases")
+    ),
+    Cell("late-root", lr=0.03, data="pennfudan"),
 )
