@@ -155,4 +155,6 @@ CELLS: tuple[Cell, ...] = (
     ),
     Cell("late-root", lr=0.03, data="pennfudan"),
     Cell("with-masks", lr=0.03, data="pennfudan"),
+    # The paper's sum in the paper's scope.
+    Cell("plain", lr=PLAIN, scope="backbone"),
 )
