@@ -76,10 +76,12 @@ def test_widths_of_a_step_in_a_range() -> None:
     import random
 
     between = widths_between(0.25)
-    drawn = [sampled_widths((0.25, 0.5, 1.0), "range", random.Random(seed), between) for seed in range(50)]
+    drawn = [sampled_widths((0.25, 0.5, 1.0), "range", random.Random(seed), between) for seed in range(200)]
     assert all(step[0] == 1.0 and step[-1] == 0.25 and len(set(step)) == 4 for step in drawn)
     assert all(step == sorted(step, reverse=True) for step in drawn)
-    assert len({width for step in drawn for width in step[1:-1]}) > 15
+    inner = [width for step in drawn for width in step[1:-1]]
+    assert set(inner) == set(between)
+    assert inner.count(between[0]) > 3 * inner.count(0.75)  # in inverse proportion to the cost
     assert sampled_widths((0.25, 0.5, 1.0), "range", random.Random(7), between) == drawn[7]
 
 

@@ -117,12 +117,14 @@ def sampled_widths(
     Args:
         widths: the model's, ascending.
         sampling: "all"; "sandwich": the widest, the narrowest and one random width between them; "range": the widest,
-            the narrowest and two of `between` ("Universally Slimmable Networks", ICCV 2019, section 3.2).
+            the narrowest and two of `between` ("Universally Slimmable Networks", ICCV 2019, section 3.2), drawn in
+            inverse proportion to their cost: neighbours differ more where they are narrow.
         draw: what is random.
         between: for "range", the widths to draw from.
     """
     if sampling == "range" and len(between) > 1:
-        return sorted([widths[-1], *draw.sample(list(between), 2), widths[0]], reverse=True)
+        drawn = sorted(between, key=lambda width: draw.random() ** width**2)[-2:]  # two, each with weight 1 / width**2
+        return sorted([widths[-1], *drawn, widths[0]], reverse=True)
     if sampling == "sandwich" and len(widths) > 3:
         return [widths[-1], draw.choice(widths[1:-1]), widths[0]]
     return sorted(widths, reverse=True)
