@@ -85,7 +85,7 @@ class Cell:
 
 # The best of each grid on the tune images, seed 0.
 INDIVIDUAL = {0.25: 0.03, 0.5: 0.015, 0.75: 0.015, 1.0: 0.015}
-SLIMMABLE = 0.015  # of the recipe; its variants have no other
+SLIMMABLE = 0.015  # of the recipe and its variants
 PLAIN = 0.0075  # of the sum, whose gradients add up
 
 
