@@ -8,7 +8,6 @@ one goes on.
 """
 
 import argparse
-import copy
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -135,13 +134,14 @@ def trained(data: str, weights: str, run: Path) -> list[Path]:
 
 def mean(paths: Sequence[Path], dataset: CocoDataset) -> Slimmable:
     """The mean of the weights of several bundles; every width gets new statistics."""
-    model = bundle.load(paths[0])
-    states = [bundle.load(path).state_dict() for path in paths]
-    averaged = copy.copy(states[0])
-    for name, value in averaged.items():
-        if value.is_floating_point():
-            averaged[name] = torch.stack([state[name] for state in states]).mean(0)
-    model.load_state_dict(averaged)
+    models = [bundle.load(path) for path in paths]
+    model, states = models[0], [each.state_dict() for each in models]
+    model.load_state_dict(
+        {
+            name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
+            for name, value in states[0].items()
+        }
+    )
     batches = calibration_batches(dataset, STATISTICS["images"], STATISTICS["batch"], STATISTICS["seed"])
     for width in model.widths:
         collect_statistics(model, width, batches)

@@ -148,11 +148,12 @@ CELLS: tuple[Cell, ...] = (
     Cell("late-mean", lr=SLIMMABLE, scope="backbone"),
     # Taught individuals between, on the other seeds.
     *(Cell("individual-taught", seed, width, lr=INDIVIDUAL[width]) for seed in (1, 2) for width in (0.5, 0.75)),
-    # The ingredients that have no row yet.
+    # What each part of teaching and the remaining ingredients are worth.
     *(
         Cell(method, lr=SLIMMABLE)
         for method in ("sandwich", "recalibrated", "features", "classes", "with-rpn", "biases")
     ),
+    # Mask R-CNN: the recipe's other learning rate, and the mask head taught, too.
     Cell("late-root", lr=0.03, data="pennfudan"),
     Cell("with-masks", lr=0.03, data="pennfudan"),
     # The paper's sum in the paper's scope.

@@ -58,7 +58,7 @@ def train(
     scope: Annotated[Literal["detector", "backbone"], "what narrows"] = "detector",
     sampling: Annotated[
         Literal["all", "sandwich", "range"],
-        "widths in a step: all; narrowest, widest, one between; narrowest, widest, any two between",
+        "widths in a step: all; narrowest, widest, one between; narrowest, widest, any two between, mostly narrow",
     ] = "all",
     distill: Annotated[NonNegative, "weight of what the widest teaches the others; 0 is the paper"] = 0.0,
     distill_parts: Annotated[Parts, "what is taught: features, classes, rpn, masks"] = ("features", "classes"),

@@ -123,7 +123,8 @@ def sampled_widths(
         between: for "range", the widths to draw from.
     """
     if sampling == "range" and len(between) > 1:
-        drawn = sorted(between, key=lambda width: draw.random() ** width**2)[-2:]  # two, each with weight 1 / width**2
+        # Two different ones with weights 1 / width**2: the largest u ** (1 / weight) (Efraimidis and Spirakis, 2006).
+        drawn = sorted(between, key=lambda width: draw.random() ** width**2)[-2:]
         return sorted([widths[-1], *drawn, widths[0]], reverse=True)
     if sampling == "sandwich" and len(widths) > 3:
         return [widths[-1], draw.choice(widths[1:-1]), widths[0]]
