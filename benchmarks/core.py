@@ -28,8 +28,9 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops import FeaturePyramidNetwork
 
-from slimdet import detectors, slim
-from slimdet.training import accumulate_gradients
+from slimdet import slim
+from slimdet.models import builders
+from slimdet.training.trainer import accumulate_gradients
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 SIZE = {"min_size": 640, "max_size": 640}
@@ -127,7 +128,7 @@ def narrow_against_wide(images: list[Tensor]) -> dict[str, Any]:
 def joint_against_separate_steps() -> dict[str, Any]:
     """Whole optimizer steps: four widths in one model, against four narrow models each with an optimizer of its own."""
     torch.manual_seed(0)
-    model = slim(detectors.faster_rcnn(6, backbone="resnet50", neck="light", weights=None, imgsz=(256, 256)), WIDTHS)
+    model = slim(builders.faster_rcnn(6, backbone="resnet50", neck="light", weights=None, imgsz=(256, 256)), WIDTHS)
     plain = {width: model.extract(width).train() for width in WIDTHS}
     model.train()
     images = [torch.rand(3, 256, 256) for _ in range(2)]

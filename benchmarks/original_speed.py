@@ -1,6 +1,6 @@
 """Time the original's detectors against the original's way of computing them, end to end and at each width.
 
-    python benchmarks/seed_speed.py [--config configs/faster_rcnn_r50_fpn_1x.py] [--repeats 5] [--out seed_speed.json]
+    python benchmarks/original_speed.py [--config configs/faster_rcnn_r50_fpn_1x.py] [--repeats 5] [--out FILE]
 
 The original's way: weights are cut in every forward, backbone outputs are padded with zeros to full width for full
 lateral convolutions, norms run as layers of their own. Ours: an extracted detector with folded norms. Both share what
@@ -28,13 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from slimdet.core.slimmable import Slimmable, slim
 from slimdet.files import atomic_write
-from slimdet.seed.augmented_test import detect
-from slimdet.seed.config import read_config
-from slimdet.seed.detector import WIDTHS, SeedDetector, architecture_of, build
-from slimdet.seed.pipeline import View, views
-from slimdet.seed.prepare import ready
-from slimdet.slimmable import Slimmable, slim
+from slimdet.original.configs.config import read_config
+from slimdet.original.data.pipeline import View, views
+from slimdet.original.detector.detector import WIDTHS, OriginalDetector, architecture_of, build
+from slimdet.original.testing.augmented_test import detect
+from slimdet.original.testing.prepare import ready
 
 SIZES = {"1333x800": (1333, 800), "640x640": (640, 640)}
 
@@ -55,7 +55,7 @@ class Padded(nn.Module):
         return self.fpn(OrderedDict(zip(stages, padded, strict=True)))
 
 
-def original_way(model: Slimmable, width: float) -> SeedDetector:
+def original_way(model: Slimmable, width: float) -> OriginalDetector:
     """The detector at a width, computed as the original does."""
     detector = build(model.twin(1.0).architecture).eval()
     widest, twin = model.twin(1.0), model.twin(width)
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--config", default="configs/faster_rcnn_r50_fpn_1x.py")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/seed_speed.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/original_speed.json"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)

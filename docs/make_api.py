@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from slimdet.cli import VERBS
-from slimdet.command import parser_of
+from slimdet.cli.command import parser_of
+from slimdet.cli.verbs import VERBS
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src" / "slimdet"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slimdet import manifest
+from slimdet.bundle import manifest
 
 torch.set_num_threads(1)
 

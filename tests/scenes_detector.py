@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from slimdet import Slimmable, detectors, slim
+from slimdet import Slimmable, slim
+from slimdet.models import builders
 
 
 def tiny_model(widths: tuple[float, ...] = (0.5, 1.0), masks: bool = False) -> Slimmable:
     torch.manual_seed(0)
-    make = detectors.mask_rcnn if masks else detectors.faster_rcnn
+    make = builders.mask_rcnn if masks else builders.faster_rcnn
     return slim(make(3, backbone="resnet18", neck="light", weights=None, norm_layer="batch", imgsz=64), widths)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from slimdet.cli import VERBS
-from slimdet.command import parser_of
+from slimdet.cli.command import parser_of
+from slimdet.cli.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

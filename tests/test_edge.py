@@ -12,10 +12,10 @@ from PIL import Image
 
 import slimdet
 from scenes_detector import tiny_model
-from slimdet import bundle
 from slimdet.assets import PHOTOGRAPHS
-from slimdet.export import engines
-from slimdet.images import read_image
+from slimdet.bundle import store
+from slimdet.exporting import engine_files
+from slimdet.images.decoding import read_image
 
 PROGRAMS = Path(__file__).resolve().parents[1] / "docs" / "edge"
 PHOTOGRAPH = PHOTOGRAPHS / "tabby.jpg"
@@ -54,8 +54,8 @@ def check(output: str) -> None:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines")
-    engines.export("bundled", 0.5, out=folder / "onnx")
-    engines.export("bundled", 0.5, "openvino", out=folder / "openvino")
+    engine_files.export("bundled", 0.5, out=folder / "onnx")
+    engine_files.export("bundled", 0.5, "openvino", out=folder / "openvino")
     return folder
 
 
@@ -71,8 +71,8 @@ def test_openvino(exported: Path, tmp_path: Path, file: str) -> None:
 
 
 def test_masks_are_pasted_as_torchvision_does(tmp_path: Path) -> None:
-    folder = bundle.save(tiny_model(masks=True), tmp_path / "model", classes=["cat", "dog"])
-    engines.export(str(folder), 1.0)
+    folder = store.save(tiny_model(masks=True), tmp_path / "model", classes=["cat", "dog"])
+    engine_files.export(str(folder), 1.0)
     output = run("detect_onnxruntime.py", folder / "width-1.0.onnx", PHOTOGRAPH, "0", folder=tmp_path)
     sizes = [int(size) for size in re.findall(r"its mask: (\d+) pixels", output)]
     with torch.no_grad():

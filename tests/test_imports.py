@@ -1,4 +1,4 @@
-"""Imports go downward: what may know what, and what must be importable without torch."""
+"""The order of the house: what may import what, and what must be importable without torch."""
 
 import ast
 import subprocess
@@ -12,33 +12,40 @@ import slimdet
 
 ROOT = Path(slimdet.__file__).parent
 
-# From top to bottom. A module may import its own layer, as long as no circle arises, and the layers below.
-# A new file belongs into the lowest layer that it can live in; `data.*` and `seed.*` stand for whole packages.
-LAYERS = {
-    "command line": "__main__ cli command",
-    "demo": "demo",
-    "verbs": "costs conversion training calibration starting validation prediction profiling extraction export.* "
-    "doctor distillation gradients sorting run_log settings seed.*",
-    "runtime": "runtime.*",
-    "bundle": "bundle architecture image_size",
-    "detectors": "detectors backbones weights "
-    "seed.detector seed.rpn seed.roi_heads seed.pooler seed.anchors seed.boxes seed.masks seed.transform "
-    "seed.config seed.schema seed.literals",
-    "core": "slimmable sliced tracing scopes",
-    "results": "evaluation detections coco_results ground_truth report drawing",
-    "data": "data.* images",
-    "base": "assets.* manifest devices flags widths files errors __init__",
-}
-ORDER = list(LAYERS)
-
-LAZY = {  # names of slimdet itself
-    "slim": "slimmable",
-    "Slimmable": "slimmable",
-    "load": "bundle",
-    "save": "bundle",
-    "Runtime": "runtime.detector",
-    "Result": "runtime.result",
-}
+# The ground floor: files in `slimdet` itself. Everybody may import them; they import one another alone.
+GROUND = "errors messages files widths devices __init__"
+# From top to bottom: a wing may import itself and the wings before it, never one behind it.
+WINGS = [
+    "assets",
+    "core",
+    "images",
+    "data",
+    "models",
+    "bundle",
+    "runtime",
+    "control",
+    "evaluation",
+    "training",
+    "exporting",
+    "report",
+    "search",
+    "serving",
+    "streaming",
+    "jobs",
+    "original",
+    "cli",
+]
+# The exceptions, each an arrow from a file to a wing.
+BACKWARD = {("models.architecture", "original")}  # builds the original's detector, by an import where it is needed
+FORBIDDEN = {"original": set(WINGS[WINGS.index("exporting") : WINGS.index("original")])}  # it uses training, evaluation
+NO_TORCH = [
+    "assets",
+    "images",
+    "bundle.manifest",
+    "runtime",
+    "control",
+]  # but runtime.torch_engine, behind a lazy import
+RUNTIME_ONLY = {"serving": {"runtime", "control"}, "streaming": {"runtime", "control"}, "jobs": {"runtime", "control"}}
 
 
 def module_name(file: Path) -> str:
@@ -48,13 +55,9 @@ def module_name(file: Path) -> str:
 FILES = {module_name(file): file for file in sorted(ROOT.rglob("*.py"))}
 
 
-def entry(module: str) -> str:
-    """What places a module: itself where it is listed, otherwise its package."""
-    listed = " ".join(LAYERS.values()).split()
-    return module if module in listed or "." not in module else f"{module.split('.')[0]}.*"
-
-
-PLACES = {name: layer for layer, names in LAYERS.items() for name in names.split()}
+def wing(module: str) -> str:
+    """The wing a module lives in; empty for the ground floor."""
+    return module.split(".")[0] if "." in module else ""
 
 
 def imported(file: Path) -> list[tuple[str, str]]:
@@ -75,8 +78,6 @@ def imported(file: Path) -> list[tuple[str, str]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: write 'from slimdet...', not a relative import"
             found += [(node.module or "", alias.name) for alias in node.names]
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "slimdet" and node.attr in LAZY:
-            found.append((f"slimdet.{LAZY[node.attr]}", ""))
     return found
 
 
@@ -88,40 +89,46 @@ def own_imports(module: str) -> set[str]:
             continue
         inside = source.removeprefix("slimdet").removeprefix(".")
         candidates = (f"{inside}.{name}".strip("."), inside, f"{inside}.__init__".strip("."))
-        if not inside and name in LAZY:
-            candidates = (LAZY[name],)
         needed.add(next(candidate for candidate in candidates if candidate in FILES))
-    return needed
+    return needed - {module}
 
 
 GRAPH = {module: own_imports(module) for module in FILES}
 
 
-def test_every_file_has_its_layer() -> None:
-    assert {entry(module) for module in FILES} == set(PLACES)
-    assert sum(len(names.split()) for names in LAYERS.values()) == len(PLACES), "a module is in two layers"
+def test_every_file_has_its_place() -> None:
+    assert {module for module in FILES if not wing(module)} == {*GROUND.split(), "__main__"}
+    assert {wing(module) for module in FILES} - {""} <= set(WINGS)
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_imports_go_downward(module: str) -> None:
-    place = ORDER.index(PLACES[entry(module)])
-    upward = {other for other in GRAPH[module] if ORDER.index(PLACES[entry(other)]) < place}
-    assert not upward, f"{module} ({ORDER[place]}) imports from above: {upward}"
+def test_imports_go_to_the_wings_before(module: str) -> None:
+    here = wing(module)
+    allowed = {"", here} | set(WINGS[: WINGS.index(here)] if here else WINGS if module == "__main__" else ())
+    allowed -= FORBIDDEN.get(here, set())
+    wrong = {other for other in GRAPH[module] if wing(other) not in allowed and (module, wing(other)) not in BACKWARD}
+    assert not wrong, f"{module} imports {wrong}"
+    if here in RUNTIME_ONLY:  # not even what is before: images and bundles are theirs through the runtime
+        assert {wing(other) for other in GRAPH[module]} <= {"", here, "images", *RUNTIME_ONLY[here]}, module
 
 
 def test_no_cycles() -> None:
+    arrows = {m: {o for o in others if (m, wing(o)) not in BACKWARD} for m, others in GRAPH.items()}
     try:
-        TopologicalSorter(GRAPH).prepare()
+        TopologicalSorter(arrows).prepare()
     except CycleError as error:
         pytest.fail(f"imports go in a circle: {' -> '.join(error.args[1])}")
 
 
 def test_the_core_knows_torch_and_nothing_else() -> None:
-    for module in LAYERS["core"].split():
-        foreign = {source.split(".")[0] for source, _ in imported(FILES[module])} - set(sys.stdlib_module_names)
-        assert foreign <= {"torch", "torchvision", "slimdet"}, module
-    assert GRAPH["slimmable"] <= {"scopes", "sliced", "tracing", "widths", "errors"}
-    assert not any(source.startswith("torchvision.models") for source, _ in imported(FILES["slimmable"]))
+    for module in (name for name in FILES if wing(name) == "core"):
+        sources = {source for source, _ in imported(FILES[module])}
+        assert {source.split(".")[0] for source in sources} - set(sys.stdlib_module_names) <= {
+            "torch",
+            "torchvision",
+            "slimdet",
+        }, module
+        assert not any(source.startswith("torchvision.models") for source in sources), module
 
 
 LIGHT = "import sys; heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'rich', 'matplotlib', 'yaml'} & set(sys.modules)"
@@ -130,11 +137,12 @@ LIGHT = "import sys; heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'rich', 'm
 @pytest.mark.parametrize(
     "code",
     [
-        "import slimdet",
-        "from slimdet import cli; cli.main(['--help'])",
+        "import slimdet; dir(slimdet)",
+        "from slimdet.cli import verbs; verbs.main(['--help'])",
         # Every verb's help, from its function.
-        "from slimdet import cli; [cli.main([verb, '--help']) for verb in cli.VERBS]",
-        "from slimdet import doctor, files, errors",
+        "from slimdet.cli import verbs; [verbs.main([verb, '--help']) for verb in verbs.VERBS]",
+        "from slimdet import devices, errors, files, widths",
+        "from slimdet.cli import doctor",
     ],
 )
 def test_imported_without_anything_heavy(code: str) -> None:
@@ -143,14 +151,23 @@ def test_imported_without_anything_heavy(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_reading_images_needs_no_torch() -> None:
-    check = f"import slimdet.images; {LIGHT}; sys.exit('torch' in heavy)"
-    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+def test_what_runs_needs_no_torch() -> None:
+    modules = [name for name in FILES if any(name == light or name.startswith(light + ".") for light in NO_TORCH)]
+    modules = [name.removesuffix(".__init__") for name in modules if name.split(".")[-1] not in ("torch_engine",)]
+    imports = "; ".join(f"import slimdet.{name}" for name in modules if name != "runtime.openvino_engine")
+    check = f"{imports}; {LIGHT}; sys.exit(str(heavy) if 'torch' in heavy else 0)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_statistics_need_neither_tables_nor_evaluation() -> None:
+    check = "import slimdet.training.statistics, sys; sys.exit(str({'rich', 'pycocotools'} & set(sys.modules) or ''))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert not done.stderr, done.stderr
 
 
 def test_the_names_of_the_package() -> None:
-    assert set(LAZY) == set(slimdet.__all__)
-    for name, module in LAZY.items():
-        assert getattr(slimdet, name).__module__ == f"slimdet.{module}"
+    for name in slimdet.__all__:
+        assert getattr(slimdet, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'slam'"):
         slimdet.slam  # noqa: B018

@@ -17,18 +17,20 @@ from typing import Any
 
 import torch
 
-from slimdet import bundle, manifest, profiling, training
 from slimdet.assets import VAL
-from slimdet.calibration import calibrate, calibration_batches, collect_statistics
+from slimdet.bundle import manifest, store
+from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.errors import ConfigError
-from slimdet.export.engines import export
+from slimdet.evaluation.validation import validate
+from slimdet.exporting.engine_files import export
 from slimdet.files import atomic_write
-from slimdet.settings import TrainSettings
-from slimdet.slimmable import Slimmable
-from slimdet.training import CHECKPOINT
-from slimdet.validation import validate
+from slimdet.report import profiling
+from slimdet.training import trainer
+from slimdet.training.calibration import calibrate, calibration_batches, collect_statistics
+from slimdet.training.settings import TrainSettings
+from slimdet.training.trainer import CHECKPOINT
 
 # What 'slimdet train' is given, flag by flag; each stage goes on from the bundle of the one before.
 RECIPE: dict[str, Any] = {
@@ -124,17 +126,17 @@ def trained(data: str, weights: str, run: Path) -> list[Path]:
     for name, before, settings in trainings():
         folder = run / name
         bundles[name] = folder / "model"
-        if not (bundles[name] / bundle.MODEL).is_file():
+        if not (bundles[name] / store.MODEL).is_file():
             if (folder / CHECKPOINT).is_file():
-                training.resume(folder)
+                trainer.resume(folder)
             else:
-                training.train(TrainSettings(data=data, weights=str(bundles[before]), **settings), folder)
+                trainer.train(TrainSettings(data=data, weights=str(bundles[before]), **settings), folder)
     return list(bundles.values())[-1 - len(BRANCHES) :]
 
 
 def mean(paths: Sequence[Path], dataset: CocoDataset) -> Slimmable:
     """The mean of the weights of several bundles; every width gets new statistics."""
-    models = [bundle.load(path) for path in paths]
+    models = [store.load(path) for path in paths]
     model, states = models[0], [each.state_dict() for each in models]
     model.load_state_dict(
         {
@@ -210,18 +212,18 @@ def main() -> None:
         raise ConfigError(f"{options.data} needs 'train:' and 'val:'")
     paths = trained(options.data, options.weights, options.run)
     trained_model = mean(paths, CocoDataset(train.annotations, train.images))
-    settings = json.loads((paths[-1] / bundle.MODEL).read_text())["training"]
+    settings = json.loads((paths[-1] / store.MODEL).read_text())["training"]
     settings |= {"data": "animalpose", "weights": Path(options.weights).name}  # no paths of this machine
-    shipped = bundle.save(trained_model, manifest.bundled(), training=settings, metrics={}, half=True)
-    model = bundle.load(shipped)  # measured is what ships: the weights rounded to 16 bits
+    shipped = store.save(trained_model, manifest.bundled(), training=settings, metrics={}, half=True)
+    model = store.load(shipped)  # measured is what ships: the weights rounded to 16 bits
     metrics = measured(model, CocoDataset(split.annotations, split.images))
     for width, numbers in measured(model, CocoDataset(VAL / "instances_val.json", VAL / "images")).items():
         metrics[width]["assets"] = numbers
     for width, cost in profiling.profile(model, repeats=1)["widths"].items():
         metrics[width]["cost"] = {name: cost[name] for name in ("parameters", "macs")}
-    bundle.save(model, shipped, metrics=metrics, half=True)
+    store.save(model, shipped, metrics=metrics, half=True)
     export(str(shipped), linked=True)
-    document = json.loads((shipped / bundle.MODEL).read_text())
+    document = json.loads((shipped / store.MODEL).read_text())
     with TemporaryDirectory() as folder:
         calibrated = calibrate(str(shipped), Path(options.data), 0.6, out=Path(folder)).metrics["bbox"]["AP"]
     with atomic_write(shipped / "README.md") as temporary:

@@ -3,7 +3,7 @@
 python tools/coco_eval.py RESULT --ann data/coco/annotations/instances_val2017.json --types bbox segm
 """
 
-from slimdet.seed.commands import EVALUATIONS, Parser, coco_eval, main
+from slimdet.original.commands import EVALUATIONS, Parser, coco_eval, main
 
 parser = Parser(description="COCO numbers of a result file.")
 parser.add_argument("result", help="what tools/test.py --out wrote: X.pkl or X.pkl.json")

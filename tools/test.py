@@ -3,8 +3,8 @@
 python tools/test.py configs/faster_rcnn_r50_fpn_1x.py CHECKPOINT --eval bbox --width_mult 0.5
 """
 
-from slimdet.seed.commands import EVALUATIONS, Parser, main, run_test
-from slimdet.seed.launch import LAUNCHERS
+from slimdet.original.commands import EVALUATIONS, Parser, main, run_test
+from slimdet.original.launch import LAUNCHERS
 
 parser = Parser(description="Run a detector over its config's data.test, at one or several widths.")
 parser.add_argument("config", help="one of configs/, or a file like them")

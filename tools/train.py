@@ -4,9 +4,9 @@ python tools/train.py configs/faster_rcnn_r50_fpn_1x.py --validate
 python -m torch.distributed.launch --nproc_per_node=8 tools/train.py configs/mask_rcnn_r50_fpn_1x.py --launcher pytorch
 """
 
-from slimdet.seed.commands import Parser, main
-from slimdet.seed.launch import LAUNCHERS
-from slimdet.seed.train_command import train
+from slimdet.original.commands import Parser, main
+from slimdet.original.launch import LAUNCHERS
+from slimdet.original.training.command import train
 
 parser = Parser(description="Train a config's detector at all widths; work_dir/latest.pth is gone on with.")
 parser.add_argument("config", help="one of configs/, or a file like them")

@@ -70,7 +70,7 @@ class Cell:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `slimdet.settings.TrainSettings` is given."""
+        """What `slimdet.training.settings.TrainSettings` is given."""
         return COMMON | SETS[self.data] | METHODS[self.method] | {"scope": self.scope, "lr": self.lr, "seed": self.seed}
 
     @property

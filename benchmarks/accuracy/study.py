@@ -25,17 +25,17 @@ from matches import match
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 
+from slimdet.core.slimmable import Slimmable, slim
 from slimdet.data.coco import CocoDataset
 from slimdet.data.transforms import augmentation
-from slimdet.detections import detect
 from slimdet.devices import choose_device
-from slimdet.evaluation import evaluate
+from slimdet.evaluation.inference import detect
+from slimdet.evaluation.matching import evaluate
 from slimdet.files import atomic_write
-from slimdet.run_log import RunLog
-from slimdet.settings import TrainSettings
-from slimdet.slimmable import Slimmable, slim
-from slimdet.starting import starting_model
-from slimdet.training import Trainer, recalibrate
+from slimdet.training.log import RunLog
+from slimdet.training.settings import TrainSettings
+from slimdet.training.start import starting_model
+from slimdet.training.trainer import Trainer, recalibrate
 
 ROWS = Path(__file__).parent / "rows"
 WORK = Path("runs/accuracy")

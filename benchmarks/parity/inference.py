@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimdet.seed.boxes import to_inclusive
-from slimdet.seed.config import read_config
-from slimdet.seed.detector import SeedDetector
-from slimdet.seed.masks import encode
-from slimdet.seed.pipeline import read_bgr, views
-from slimdet.seed.prepare import ready
-from slimdet.seed.testing import load_model
+from slimdet.original.configs.config import read_config
+from slimdet.original.data.pipeline import read_bgr, views
+from slimdet.original.detector.boxes import to_inclusive
+from slimdet.original.detector.detector import OriginalDetector
+from slimdet.original.detector.masks import encode
+from slimdet.original.testing.prepare import ready
+from slimdet.original.testing.run import load_model
 
 Numbers = dict[str, Any]
 
@@ -36,7 +36,9 @@ def summary(name: str, tensor: Tensor) -> Numbers:
 
 
 @torch.no_grad()
-def run(detector: SeedDetector, image: np.ndarray, scale: tuple[int, int], norm: Any, divisor: int | None) -> Numbers:
+def run(
+    detector: OriginalDetector, image: np.ndarray, scale: tuple[int, int], norm: Any, divisor: int | None
+) -> Numbers:
     """All numbers of one image, uint8 [H, W, 3] blue first."""
     view = views(image, [scale], flip=False, norm=norm, divisor=divisor)[0]
     numbers = summary("input", view.batch)

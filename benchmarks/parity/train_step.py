@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from slimdet.files import atomic_write
-from slimdet.seed import checkpoint
-from slimdet.seed.config import Config, image_scales, read_config
-from slimdet.seed.dataset import read_set
-from slimdet.seed.freezing import freeze
-from slimdet.seed.losses import losses
-from slimdet.seed.testing import load_model
-from slimdet.seed.train_data import collate, load, objects_of
-from slimdet.seed.transform import fit
+from slimdet.original.configs.config import Config, image_scales, read_config
+from slimdet.original.data.dataset import read_set
+from slimdet.original.data.train_data import collate, load, objects_of
+from slimdet.original.detector import checkpoint
+from slimdet.original.detector.transform import fit
+from slimdet.original.testing.run import load_model
+from slimdet.original.training.freezing import freeze
+from slimdet.original.training.losses import losses
 
 MAX_NORM, LR = 35, 0.02
 

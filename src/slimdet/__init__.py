@@ -4,20 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slimdet.bundle import load, save
+    from slimdet.bundle.store import load, save
+    from slimdet.core.slimmable import Slimmable, slim
     from slimdet.runtime.detector import Runtime
     from slimdet.runtime.result import Result
-    from slimdet.slimmable import Slimmable, slim
 
 __version__ = "0.1.0"
 __all__ = ["Result", "Runtime", "Slimmable", "load", "save", "slim"]
 
 # Resolved on first use: `import slimdet` must not import torch.
 _HOME = {
-    "slim": "slimmable",
-    "Slimmable": "slimmable",
-    "save": "bundle",
-    "load": "bundle",
+    "slim": "core.slimmable",
+    "Slimmable": "core.slimmable",
+    "save": "bundle.store",
+    "load": "bundle.store",
     "Runtime": "runtime.detector",
     "Result": "runtime.result",
 }

@@ -2,7 +2,7 @@
 
 import sys
 
-from slimdet.cli import main
+from slimdet.cli.verbs import main
 
 if __name__ == "__main__":
     sys.exit(main())

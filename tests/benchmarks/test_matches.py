@@ -12,7 +12,7 @@ sys.path.insert(0, str(STUDY))
 
 from matches import Matches, difference, match, resampled  # noqa: E402  # pyright: ignore
 
-from slimdet.evaluation import evaluate  # noqa: E402
+from slimdet.evaluation.matching import evaluate  # noqa: E402
 
 
 def scene(seed: int, quality: float) -> tuple[dict, list[dict]]:

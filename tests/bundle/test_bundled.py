@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import slimdet
-from slimdet import manifest
 from slimdet.assets import VAL
-from slimdet.cli import main
+from slimdet.bundle import manifest
+from slimdet.cli.verbs import main
 from slimdet.data.coco import CocoDataset
-from slimdet.validation import validate
+from slimdet.evaluation.validation import validate
 
 FOLDER = manifest.bundled()
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = json.loads((FOLDER / manifest.MODEL).read_text(encoding="utf-8"))
 CARD = (FOLDER / "README.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import slimdet
 from scenes_detector import tiny_model
-from slimdet.cli import main
+from slimdet.cli.verbs import main
 
 Capture = pytest.CaptureFixture[str]
 

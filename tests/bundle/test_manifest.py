@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slimdet import manifest
+from slimdet.bundle import manifest
 from slimdet.errors import BundleError, WidthError
 
 WEIGHTS = b"as good as weights"

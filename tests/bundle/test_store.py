@@ -13,16 +13,16 @@ from torchvision.models import detection as D
 
 import slimdet
 from ready_made import READY_MADE, photographs, ready_made, same
-from slimdet import detectors
+from slimdet.core.scopes import Scope
 from slimdet.errors import BundleError
-from slimdet.scopes import Scope
+from slimdet.models import builders
 
 WIDTHS = (0.5, 1.0)
 
 
 def small_model(scope: str | Scope = "detector") -> slimdet.Slimmable:
     torch.manual_seed(0)
-    detector = detectors.faster_rcnn(3, backbone="resnet18", neck="light", weights=None, norm_layer="batch", imgsz=96)
+    detector = builders.faster_rcnn(3, backbone="resnet18", neck="light", weights=None, norm_layer="batch", imgsz=96)
     return slimdet.slim(detector, WIDTHS, scope).eval()
 
 
@@ -87,7 +87,7 @@ def test_settings_changed_after_building_are_kept(tmp_path: Path) -> None:
 
 
 def test_frozen_norms_and_own_scopes_come_back(tmp_path: Path) -> None:
-    detector = detectors.faster_rcnn(
+    detector = builders.faster_rcnn(
         3, backbone="resnet18", neck="light", weights=None, backbone_norm="frozen", imgsz=96
     ).eval()
     scope = Scope("only-backbone-end", narrow=(r"backbone\.body\.layer4\..*conv1",))
@@ -150,7 +150,7 @@ def test_detectors_that_cannot_be_described_are_refused(tmp_path: Path) -> None:
     detector.roi_heads.box_head = nn.Sequential(nn.Flatten(), nn.Linear(256 * 49, 1024))
     with pytest.raises(BundleError, match="none of torchvision's ready-made detectors"):
         slimdet.save(slimdet.slim(detector, WIDTHS), tmp_path / "model")
-    changed: Any = detectors.faster_rcnn(3, backbone="resnet18", neck="light", weights=None)
+    changed: Any = builders.faster_rcnn(3, backbone="resnet18", neck="light", weights=None)
     changed.rpn.head.cls_logits = nn.Conv2d(128, 6, 3, padding=1)
     with pytest.raises(BundleError, match=r"changed after it was built \(rpn\.head\.cls_logits"):
         slimdet.save(slimdet.slim(changed, WIDTHS), tmp_path / "model")

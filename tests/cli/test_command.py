@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import pytest
 from rich.table import Table
 
-from slimdet.command import Outcome, run
+from slimdet.cli.command import Outcome, run
+from slimdet.cli.flags import Count, Existing, Positive, Width, WidthOrAll, Widths
 from slimdet.errors import WidthError
-from slimdet.flags import Count, Existing, Positive, Width, WidthOrAll, Widths
 
 
 def paint(
@@ -162,13 +162,13 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         ("fail --how width", "width 0.6 is not one of 0.5, 1.0; add it"),
         ("fail --how file", "No such file or directory '/no/such/file'"),
         ("fail --how torch", "torch is not installed; get it with: pip install 'slimdet[train]'"),
-        ("fail --how cv2", "cv2 is not installed; get it with: pip install 'slimdet[seed]'"),
+        ("fail --how cv2", "cv2 is not installed; get it with: pip install 'slimdet[original]'"),
     ],
 )
 def test_a_users_mistake_is_one_line(
     words: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(Path(__file__).parents[2])
     assert run(VERBS, words.split()) == 2
     assert message in complaint(capsys)
 

@@ -7,7 +7,7 @@ import torch
 
 import slimdet
 from scenes_detector import tiny_model
-from slimdet.conversion import convert
+from slimdet.cli.conversion import convert
 from slimdet.errors import BundleError, ConfigError, SlimdetError
 
 

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 import slimdet
-from slimdet import doctor
-from slimdet.cli import VERBS, main
-from slimdet.command import parser_of
-from slimdet.detectors import faster_rcnn
-from slimdet.flags import did_you_mean
+from slimdet.cli import doctor
+from slimdet.cli.command import parser_of
+from slimdet.cli.flags import did_you_mean
+from slimdet.cli.verbs import VERBS, main
+from slimdet.models.builders import faster_rcnn
 
 PARSERS = {name: parser_of(verb) for name, verb in VERBS.items()}
 FLAGS = [

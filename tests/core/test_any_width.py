@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from scenes_detector import scene_batch
-from slimdet import Slimmable, detectors, slim
+from slimdet import Slimmable, slim
+from slimdet.core.sliced import Sliced
+from slimdet.core.slimmable import PASSING_TWINS
 from slimdet.errors import ConfigError, WidthError
-from slimdet.sliced import Sliced
-from slimdet.slimmable import PASSING_TWINS
+from slimdet.models import builders
 from slimdet.widths import read_plan, widths_between
 
 PLAN = {"backbone.body.layer2": 0.25, "backbone.body.layer3": 0.75, "roi_heads.box_head": 1.0}
@@ -22,7 +23,7 @@ PLAN = {"backbone.body.layer2": 0.25, "backbone.body.layer3": 0.75, "roi_heads.b
 
 def tiny(norms: str = "shared", norm_layer: str | None = "batch") -> Slimmable:
     torch.manual_seed(0)
-    detector = detectors.faster_rcnn(3, "resnet18", "light", weights=None, norm_layer=norm_layer, imgsz=64)
+    detector = builders.faster_rcnn(3, "resnet18", "light", weights=None, norm_layer=norm_layer, imgsz=64)
     model = slim(detector, (0.25, 1.0), norms=norms)
     for name, parameter in model.named_parameters():  # norms that start as ones would hide mistakes
         if parameter.dim() == 1:
@@ -144,7 +145,7 @@ def test_an_added_width_starts_as_the_leading_channels_of_the_next_wider(norms: 
     assert model.widths == (0.25, 0.5, 0.75, 1.0)
     assert torch.equal(twin.get_submodule("backbone.body.bn1").running_mean, torch.full((32,), 3.0))  # pyright: ignore
     assert_equal(features(model.extract(0.5)), features(twin))
-    rebuilt = slim(detectors.build(model.twin(1.0).architecture), model.widths, norms=norms)  # pyright: ignore
+    rebuilt = slim(builders.build(model.twin(1.0).architecture), model.widths, norms=norms)  # pyright: ignore
     rebuilt.load_state_dict(model.state_dict())
     assert_equal(features(rebuilt.eval().twin(0.5)), features(twin))
 
@@ -159,7 +160,7 @@ def test_a_plan_is_a_width_like_any_other() -> None:
     assert body.get_submodule("layer3.0.conv1").in_channels == 32
     assert body.get_submodule("layer3.0.conv1").out_channels == 192
     assert model.twin(0.5).get_submodule("roi_heads.box_head.fc7").out_features == 512
-    again = slim(detectors.build(model.twin(1.0).architecture), model.widths, norms="shared", plans=model.plans)  # pyright: ignore
+    again = slim(builders.build(model.twin(1.0).architecture), model.widths, norms="shared", plans=model.plans)  # pyright: ignore
     again.load_state_dict(model.state_dict())
     assert_equal(features(again.eval().twin(0.5)), features(model.twin(0.5)))
     model.add(0.5)

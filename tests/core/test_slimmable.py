@@ -19,10 +19,10 @@ from torchvision.models import resnet18
 from torchvision.ops import FrozenBatchNorm2d
 
 from ready_made import GROUPED, READY_MADE, photographs, ready_made, same
+from slimdet.core.scopes import Scope
+from slimdet.core.sliced import Sliced
+from slimdet.core.slimmable import Slimmable, slim
 from slimdet.errors import ConfigError, SharingError, UnknownLayerError, WidthError
-from slimdet.scopes import Scope
-from slimdet.sliced import Sliced
-from slimdet.slimmable import Slimmable, slim
 from slimdet.widths import parse_width
 
 ODD = (0.25, 0.3, 0.35, 2 / 3, 1.0)

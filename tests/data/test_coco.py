@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from slimdet.data.coco import CocoDataset, read_coco
 from slimdet.errors import DataError, ImageError
-from slimdet.images import read_image
+from slimdet.images.decoding import read_image
 
 from .conftest import CocoFiles
 

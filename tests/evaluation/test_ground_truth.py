@@ -5,8 +5,8 @@ import re
 import pytest
 
 from slimdet.errors import DataError
-from slimdet.evaluation import evaluate
-from slimdet.ground_truth import GroundTruth
+from slimdet.evaluation.ground_truth import GroundTruth
+from slimdet.evaluation.matching import evaluate
 
 SQUARE = [[2, 2, 12, 2, 12, 10, 2, 10]]
 

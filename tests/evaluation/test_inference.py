@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from slimdet.detections import check_classes, detect, to_coco
 from slimdet.errors import DataError
-from slimdet.ground_truth import rle_functions
+from slimdet.evaluation.ground_truth import rle_functions
+from slimdet.evaluation.inference import check_classes, detect, to_coco
 
 
 def output(**changes: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from slimdet.errors import ConfigError
-from slimdet.evaluation import METRICS, accumulate, confusion_matrix, evaluate
+from slimdet.evaluation.matching import METRICS, accumulate, confusion_matrix, evaluate
 
 # Not `from pycocotools import ...`: its type stubs are narrower than what it takes.
 masks: Any = importlib.import_module("pycocotools.mask")
@@ -118,7 +118,9 @@ def test_pycocotools_stands_in_when_faster_coco_eval_is_not_installed(monkeypatc
     expected = evaluate(coco, detections)
     find_spec = importlib.util.find_spec
     hidden = {"faster_coco_eval"}
-    monkeypatch.setattr("slimdet.evaluation.find_spec", lambda name: None if name in hidden else find_spec(name))
+    monkeypatch.setattr(
+        "slimdet.evaluation.matching.find_spec", lambda name: None if name in hidden else find_spec(name)
+    )
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     assert evaluate(coco, detections)["bbox"] == pytest.approx(expected["bbox"], abs=1e-12)
     with pytest.raises(ConfigError, match=r"pip install 'slimdet\[train\]'"):

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 import slimdet
 from scenes import make_scenes
 from scenes_detector import tiny_model
-from slimdet.cli import main
+from slimdet.cli.verbs import main
 from slimdet.data.coco import CocoDataset
 from slimdet.errors import DataError
-from slimdet.evaluation import METRICS, evaluate
-from slimdet.validation import validate
+from slimdet.evaluation.matching import METRICS, evaluate
+from slimdet.evaluation.validation import validate
 
 Capture = pytest.CaptureFixture[str]
 CLASSES = {"classes": ("red", "green"), "category_ids": (10, 20)}

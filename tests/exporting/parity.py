@@ -20,9 +20,10 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-from slimdet import detectors, slim
+from slimdet import slim
 from slimdet.assets import PHOTOGRAPHS
-from slimdet.images import read_image
+from slimdet.images.decoding import read_image
+from slimdet.models import builders
 
 BOX, SCORE, MASK = 0.05, 1e-3, 5e-3  # how far an engine may be off: pixels, score, mask probability
 NOISE, DRAWS = 1e-4, 8  # of a logit's or code's standard deviation
@@ -202,6 +203,6 @@ def lively(detector: Any) -> Any:
 def narrow(masks: bool, width: float = 0.25, **options: Any) -> Any:
     """A detector of ours with random weights, at a narrow width, extracted."""
     torch.manual_seed(0)
-    make = detectors.mask_rcnn if masks else detectors.faster_rcnn
+    make = builders.mask_rcnn if masks else builders.faster_rcnn
     model = slim(make(4, weights=None, imgsz=(128, 180), **options), (width, 1.0))
     return lively(model.extract(width))

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import slimdet
-from export.parity import photographs
+from exporting.parity import photographs
 from scenes_detector import tiny_model
-from slimdet import bundle, manifest
-from slimdet.cli import main
-from slimdet.detectors import NECKS
+from slimdet.bundle import manifest, store
+from slimdet.cli.verbs import main
 from slimdet.errors import BundleError, ConfigError, WidthError
-from slimdet.export import engines
+from slimdet.exporting import engine_files
+from slimdet.models.builders import NECKS
 
 IMAGES = photographs((75, 90), 2, seed=0).numpy()
 
@@ -29,7 +29,7 @@ IMAGES = photographs((75, 90), 2, seed=0).numpy()
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of a Mask R-CNN with 16-bit weights."""
     folder = tmp_path_factory.mktemp("plain") / "model"
-    return bundle.save(tiny_model(masks=True), folder, classes=["cat", "dog"], category_ids=[17, 18], half=True)
+    return store.save(tiny_model(masks=True), folder, classes=["cat", "dog"], category_ids=[17, 18], half=True)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def exported(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with files that hold their weights in the folder `alone` beside it, and linked ones inside."""
     folder = tmp_path_factory.mktemp("exported") / "model"
     shutil.copytree(plain, folder)
-    engines.export(str(folder), out=folder.parent / "alone")
-    engines.export(str(folder), linked=True)
+    engine_files.export(str(folder), out=folder.parent / "alone")
+    engine_files.export(str(folder), linked=True)
     return folder
 
 
@@ -53,7 +53,7 @@ def run(file: Path) -> list[np.ndarray]:
 
 def test_into_the_bundle(model: Path) -> None:
     before = manifest.read(model).document
-    written = engines.export(str(model))
+    written = engine_files.export(str(model))
     assert written["out"] == str(model)
     after = manifest.read(model)
     assert after.document == before | {"engines": {"onnx": written["widths"]}}
@@ -74,7 +74,7 @@ def test_into_the_bundle(model: Path) -> None:
         "width-0.5.onnx",
         "width-1.0.onnx",
     ]
-    bundle.load(model)
+    store.load(model)
 
 
 def test_what_a_file_says_of_itself(exported: Path) -> None:
@@ -96,7 +96,7 @@ def test_what_a_file_says_of_itself(exported: Path) -> None:
 
 def test_openvino_beside_onnx(exported: Path, tmp_path: Path) -> None:
     model = shutil.copytree(exported, tmp_path / "model")
-    written = engines.export(str(model), 0.5, "openvino")
+    written = engine_files.export(str(model), 0.5, "openvino")
     assert manifest.read(model).engines("onnx") == (0.5, 1.0)
     assert manifest.read(model).engines("openvino") == (0.5,)
     file = model / "width-0.5.xml"
@@ -109,7 +109,7 @@ def test_openvino_beside_onnx(exported: Path, tmp_path: Path) -> None:
 
 
 def test_another_image_size(model: Path, tmp_path: Path) -> None:
-    engines.export(str(model), 0.5, imgsz=96, out=tmp_path / "out")
+    engine_files.export(str(model), 0.5, imgsz=96, out=tmp_path / "out")
     said = onnxruntime.InferenceSession(tmp_path / "out" / "width-0.5.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(said["input"])["min_size"] == 96
 
@@ -119,7 +119,7 @@ def test_into_a_folder_of_their_own(exported: Path) -> None:
     assert sorted(file.name for file in alone.iterdir()) == ["width-0.5.onnx", "width-1.0.onnx"]
     before = {file.name: file.read_bytes() for file in alone.iterdir()}
     with pytest.raises(ConfigError, match="not empty"):
-        engines.export(str(exported), 0.5, out=alone)
+        engine_files.export(str(exported), 0.5, out=alone)
     assert {file.name: file.read_bytes() for file in alone.iterdir()} == before
 
 
@@ -150,7 +150,7 @@ def test_linked_files_follow_the_weights_file(exported: Path, tmp_path: Path) ->
 
 def test_new_weights_drop_the_engines(exported: Path, tmp_path: Path) -> None:
     model = shutil.copytree(exported, tmp_path / "model")
-    bundle.save(bundle.load(model), model)
+    store.save(store.load(model), model)
     assert manifest.read(model).engines("onnx") == ()
     with pytest.raises(BundleError, match="slimdet export --model"):
         manifest.read(model).engine("onnx", 0.5)
@@ -179,7 +179,7 @@ def test_on_the_command_line(
 def test_mistakes_leave_everything_as_it_was(model: Path, options: dict[str, Any], error: type, said: str) -> None:
     before = {file.name: file.read_bytes() for file in model.iterdir()}
     with pytest.raises(error, match=said):
-        engines.export(str(model), **options)
+        engine_files.export(str(model), **options)
     assert {file.name: file.read_bytes() for file in model.iterdir()} == before
     assert not Path("elsewhere").exists()
 
@@ -188,7 +188,7 @@ def test_a_detector_that_cannot_be_exported_leaves_no_folder(tmp_path: Path) -> 
     from torchvision.models.detection import retinanet_resnet50_fpn
 
     other = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3)
-    folder = bundle.save(slimdet.slim(other, (0.5, 1.0)), tmp_path / "retinanet")
+    folder = store.save(slimdet.slim(other, (0.5, 1.0)), tmp_path / "retinanet")
     with pytest.raises(ConfigError, match="not RetinaNet"):
-        engines.export(str(folder), out=tmp_path / "out")
+        engine_files.export(str(folder), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

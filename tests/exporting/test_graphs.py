@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torchvision.models import detection
 
-from export.parity import narrow, photographs, reference
+from exporting.parity import narrow, photographs, reference
 from slimdet.errors import ConfigError
-from slimdet.export.graph import Graph
-from slimdet.export.onnx_file import folded, to_onnx
-from slimdet.export.openvino_ir import save_ir
+from slimdet.exporting.graphs import Graph
+from slimdet.exporting.onnx import folded, to_onnx
+from slimdet.exporting.openvino import save_ir
 
 
 @pytest.fixture(scope="module")

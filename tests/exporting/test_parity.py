@@ -13,10 +13,10 @@ import torch
 from torchvision.models import detection
 
 import slimdet
-from export.parity import SIZES, Expected, in_order, lively, narrow, photographs, reference
-from slimdet.backbones import BACKBONES
-from slimdet.export.onnx_file import folded, to_onnx
-from slimdet.export.openvino_ir import save_ir
+from exporting.parity import SIZES, Expected, in_order, lively, narrow, photographs, reference
+from slimdet.exporting.onnx import folded, to_onnx
+from slimdet.exporting.openvino import save_ir
+from slimdet.models.backbones import BACKBONES
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 

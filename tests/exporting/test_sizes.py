@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from slimdet.export.sizes import resized
+from slimdet.exporting.sizes import resized
 
 
 def expected(height: int, width: int, shortest: int, longest: int) -> list[int]:

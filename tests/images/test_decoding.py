@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from slimdet import images
 from slimdet.errors import ImageError
-from slimdet.images import image_size, read_image
+from slimdet.images import decoding
+from slimdet.images.decoding import image_size, read_image
 
 HEIGHT, WIDTH = 24, 32
 _rows, _columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -356,9 +356,9 @@ def test_a_bomb_that_pillow_refuses_itself_is_named() -> None:
 
 def test_the_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(Image.fromarray(RGB), "PNG")
-    monkeypatch.setattr(images, "MAX_PIXELS", WIDTH * HEIGHT)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", WIDTH * HEIGHT)
     assert read_image(data).shape == (HEIGHT, WIDTH, 3)
-    monkeypatch.setattr(images, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", WIDTH * HEIGHT - 1)
     with pytest.raises(ImageError, match="over the limit"):
         read_image(data)
     with pytest.raises(ImageError, match="over the limit"):

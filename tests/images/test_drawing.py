@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slimdet.drawing import COLOURS, DARK, LIGHT, class_colour, draw, side_by_side
+from slimdet.images.drawing import COLOURS, DARK, LIGHT, class_colour, draw, side_by_side
 
 CLASSES = ["cat", "dog", "sheep"]
 GREY = (128, 128, 128)
@@ -186,5 +186,5 @@ class TestSideBySide:
 
 
 def test_drawing_needs_no_torch() -> None:
-    code = "import sys, slimdet.drawing; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = "import sys, slimdet.images.drawing; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from slimdet.runtime.masks import paste_masks
+from slimdet.images.masks import paste_masks
 
 SIZE = (90, 120)
 

@@ -12,8 +12,8 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-from slimdet.backbones import BACKBONES, STRIDES, classifier, trunk
 from slimdet.errors import ConfigError, WeightsError
+from slimdet.models.backbones import BACKBONES, STRIDES, classifier, trunk
 
 FILES = {
     "resnet50_thin": "resnet50_thin0.5_open_nsfw_fp16.pth",

@@ -12,9 +12,9 @@ from torchvision.models.detection import FasterRCNN, MaskRCNN, fasterrcnn_resnet
 from torchvision.ops import FrozenBatchNorm2d
 
 import slimdet
-from slimdet.backbones import BACKBONES
-from slimdet.detectors import BUILDERS, NECKS, NORM_LAYERS, build, faster_rcnn, mask_rcnn
 from slimdet.errors import ConfigError, WeightsError
+from slimdet.models.backbones import BACKBONES
+from slimdet.models.builders import BUILDERS, NECKS, NORM_LAYERS, build, faster_rcnn, mask_rcnn
 
 # What the slimmable core can narrow.
 KNOWN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d, FrozenBatchNorm2d, nn.GroupNorm)
@@ -227,7 +227,7 @@ def test_an_architecture_without_classes_is_an_error() -> None:
 @pytest.mark.parametrize("neck", NECKS)
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "efficientnet_lite0", "resnet18"])
 def test_the_documented_numbers_of_parameters_are_true(backbone: str, neck: str) -> None:
-    document = Path(__file__).parents[1] / "docs" / "detectors.md"
+    document = Path(__file__).parents[2] / "docs" / "detectors.md"
     row = next(line for line in document.read_text().splitlines() if line.startswith(f"| {backbone} | {neck} |"))
     with torch.device("meta"):
         made = [builder(81, backbone, neck, None) for builder in (faster_rcnn, mask_rcnn)]

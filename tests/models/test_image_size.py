@@ -10,10 +10,10 @@ from PIL import Image
 import slimdet
 from scenes import make_scenes
 from scenes_detector import tiny_model
-from slimdet.cli import main
+from slimdet.cli.verbs import main
 from slimdet.data.coco import CocoDataset
 from slimdet.errors import ImageError
-from slimdet.image_size import check_image_sizes
+from slimdet.models.image_size import check_image_sizes
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from torchvision.models import detection as D
 from torchvision.models import mobilenet_v3_large
 from torchvision.ops import FrozenBatchNorm2d
 
-from slimdet import detectors
+from slimdet.core.slimmable import slim
 from slimdet.errors import ConfigError, UnknownLayerError
-from slimdet.slimmable import slim
-from slimdet.sorting import channel_groups, detector_groups, sort_channels, sort_detector
+from slimdet.models import builders
+from slimdet.models.sorting import channel_groups, detector_groups, sort_channels, sort_detector
 
 
 def batches(seed: int = 0) -> list[Tensor]:
@@ -32,7 +32,7 @@ def shuffled_norms(module: nn.Module) -> None:
 @pytest.mark.parametrize("neck", ["light", "full"])
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50_thin", "mobilenet_v2", "efficientnet_lite0"])
 def test_the_widest_computes_the_same_after_sorting(backbone: str, neck: str) -> None:
-    detector: Any = detectors.faster_rcnn(3, backbone=backbone, neck=neck, weights=None, norm_layer="batch").eval()
+    detector: Any = builders.faster_rcnn(3, backbone=backbone, neck=neck, weights=None, norm_layer="batch").eval()
     shuffled_norms(detector.backbone)
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_the_leading_half_keeps_what_matters() -> None:
     useless = torch.randperm(16)[:8]
     with torch.no_grad():
         network[3].weight[:, useless] = 0  # pyright: ignore[reportIndexIssue, reportArgumentType]
-    from slimdet.scopes import Scope
+    from slimdet.core.scopes import Scope
 
     scope, x = Scope("first", narrow=("0",)), torch.randn(2, 3, 8, 8)
     example = (torch.zeros(1, 3, 8, 8),)
@@ -66,7 +66,7 @@ def test_the_leading_half_keeps_what_matters() -> None:
 
 
 def test_residual_streams_and_depthwise_layers_move_together() -> None:
-    detector: Any = detectors.faster_rcnn(3, backbone="mobilenet_v2", neck="light", weights=None)
+    detector: Any = builders.faster_rcnn(3, backbone="mobilenet_v2", neck="light", weights=None)
     groups = channel_groups(detector.backbone)
     roots = [groups.find(group) for group, _ in groups.gives]
     assert len(set(roots)) < len(roots)  # blocks of a stage write to one stream
@@ -95,18 +95,16 @@ def test_a_network_that_cannot_be_traced_is_refused() -> None:
 _SMALL: dict[str, Any] = {"weights": None, "weights_backbone": None, "min_size": 64, "max_size": 96, "num_classes": 3}
 
 DETECTORS = {
-    "light": lambda: detectors.faster_rcnn(3, "resnet18", "light", weights=None, imgsz=64),
-    "light, frozen norm": lambda: detectors.faster_rcnn(
+    "light": lambda: builders.faster_rcnn(3, "resnet18", "light", weights=None, imgsz=64),
+    "light, frozen norm": lambda: builders.faster_rcnn(
         3, "resnet18", "light", weights=None, backbone_norm="frozen", imgsz=64
     ),
-    "light, batch norm, masks": lambda: detectors.mask_rcnn(
+    "light, batch norm, masks": lambda: builders.mask_rcnn(
         3, "mobilenet_v2", "light", weights=None, norm_layer="batch", imgsz=64
     ),
-    "full, masks": lambda: detectors.mask_rcnn(3, "resnet18", "full", weights=None, imgsz=64),
-    "full, batch norm": lambda: detectors.faster_rcnn(
-        3, "resnet18", "full", weights=None, norm_layer="batch", imgsz=64
-    ),
-    "light, group norm": lambda: detectors.faster_rcnn(
+    "full, masks": lambda: builders.mask_rcnn(3, "resnet18", "full", weights=None, imgsz=64),
+    "full, batch norm": lambda: builders.faster_rcnn(3, "resnet18", "full", weights=None, norm_layer="batch", imgsz=64),
+    "light, group norm": lambda: builders.faster_rcnn(
         3, "resnet18", "light", weights=None, norm_layer="group", imgsz=64
     ),
     "fasterrcnn_resnet50_fpn": lambda: D.fasterrcnn_resnet50_fpn(**_SMALL),

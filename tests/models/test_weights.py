@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from slimdet.errors import WeightsError
-from slimdet.weights import fit, read_state_dict
+from slimdet.models.weights import fit, read_state_dict
 
 
 def network() -> nn.Sequential:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from slimdet.seed import checkpoint
-from slimdet.seed.config import read_config
-from slimdet.seed.detector import WIDTHS, architecture_of, build
-from slimdet.slimmable import slim
+from slimdet.core.slimmable import slim
+from slimdet.original.configs.config import read_config
+from slimdet.original.detector import checkpoint
+from slimdet.original.detector.detector import WIDTHS, architecture_of, build
 
 from .small import FILES, config_text, small_text
 
@@ -62,7 +62,7 @@ def small(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 
 @pytest.fixture(scope="session")
-def seed(shared: Path) -> Path:
+def original(shared: Path) -> Path:
     """The folder with the original's keys and reference numbers."""
     if not (shared / "seed" / "reference").is_dir():
         pytest.skip(f"needs the original's reference numbers in {shared / 'seed'}")
@@ -70,14 +70,14 @@ def seed(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def units(seed: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(seed / "reference" / "unit_refs.npz"))
+def units(original: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(original / "reference" / "unit_refs.npz"))
 
 
 @pytest.fixture(scope="session")
-def synthetic(seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def synthetic(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """synthetic(kind) -> a checkpoint file of that kind, filled with the reference's synthetic weights."""
-    spec = importlib.util.spec_from_file_location("synth_weights", seed / "synth_weights.py")
+    spec = importlib.util.spec_from_file_location("synth_weights", original / "synth_weights.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -85,7 +85,7 @@ def synthetic(seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     folder = tmp_path_factory.mktemp("synthetic")
 
     def keys(kind: str) -> list[tuple[str, list[int]]]:
-        return json.loads((seed / f"{FILES[kind]}_r50_fpn_keys.json").read_text())
+        return json.loads((original / f"{FILES[kind]}_r50_fpn_keys.json").read_text())
 
     # An entry's value depends on its name and shape alone: the largest detector's are everyone's.
     everything = {name: torch.from_numpy(value) for name, value in module.fill(keys("mask")).items()}
@@ -100,16 +100,16 @@ def synthetic(seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 
 @pytest.fixture(scope="session")
-def reference_config(seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def reference_config(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """reference_config(kind) -> the config of that kind at the scale and on the images of the reference."""
     folder = tmp_path_factory.mktemp("configs")
 
     def make(kind: str) -> Path:
         text = config_text(kind).replace("(1333, 800)", "(512, 320)")
         text = text.replace(
-            "data_root + 'annotations/instances_val2017.json'", repr(str(seed / "reference/tiny_coco.json"))
+            "data_root + 'annotations/instances_val2017.json'", repr(str(original / "reference/tiny_coco.json"))
         )
-        text = text.replace("data_root + 'val2017/'", repr(str(seed / "reference/images")))
+        text = text.replace("data_root + 'val2017/'", repr(str(original / "reference/images")))
         path = folder / f"{kind}.py"
         path.write_text(text)
         return path

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import slimdet
-from slimdet import cli
+from slimdet.cli import verbs
 from slimdet.errors import BundleError
-from slimdet.seed import checkpoint
-from slimdet.seed.convert import COCO_CLASSES, to_bundle, to_checkpoint
+from slimdet.original.bundles import COCO_CLASSES, to_bundle, to_checkpoint
+from slimdet.original.detector import checkpoint
 
 Small = Callable[[str], tuple[Path, Path]]
 
@@ -38,12 +38,12 @@ def test_a_checkpoint_of_another_detector_names_its_config(
 ) -> None:
     config, weights = map(str, small("mask"))
     out = tmp_path / "bundle"
-    assert cli.main(["convert", weights, "--out", str(out)]) == 2
+    assert verbs.main(["convert", weights, "--out", str(out)]) == 2
     assert "--config FILE" in capsys.readouterr().err
     assert not out.exists()
-    assert cli.main(["convert", weights, "--out", str(out), "--config", config]) == 0
-    assert cli.main(["convert", str(out), "--out", str(tmp_path / "x.pth"), "--config", config]) == 2
-    assert cli.main(["convert", str(out), "--out", str(tmp_path / "x.pth")]) == 0
+    assert verbs.main(["convert", weights, "--out", str(out), "--config", config]) == 0
+    assert verbs.main(["convert", str(out), "--out", str(tmp_path / "x.pth"), "--config", config]) == 2
+    assert verbs.main(["convert", str(out), "--out", str(tmp_path / "x.pth")]) == 0
     before, after = (checkpoint.read(path)["state_dict"] for path in (weights, tmp_path / "x.pth"))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
@@ -73,7 +73,7 @@ def test_what_these_bundles_cannot_do_is_said_in_one_line(
     data.write_text(f"train:\n  images: {pictures}\n  annotations: {pictures / 'coco.json'}\n")
     out = tmp_path / "out"
     capsys.readouterr()
-    assert cli.main(verb.format(bundle=bundle, data=data, out=out).split()) == 2
+    assert verbs.main(verb.format(bundle=bundle, data=data, out=out).split()) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert len(said.err.splitlines()) == 1

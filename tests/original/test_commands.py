@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from slimdet.errors import ConfigError, SlimdetError, WidthError
-from slimdet.seed.commands import coco_eval, parse_widths, run_test
-from slimdet.seed.unpickle import unpickle
+from slimdet.original.commands import coco_eval, parse_widths, run_test
+from slimdet.original.data.unpickle import unpickle
 
 Small = Callable[[str], tuple[Path, Path]]
 TOOLS = Path(__file__).parents[2] / "tools"

@@ -3,7 +3,7 @@
 import pytest
 
 from slimdet.errors import ConfigError
-from slimdet.seed.launch import Place, find_place
+from slimdet.original.launch import Place, find_place
 
 
 def test_places() -> None:

@@ -16,20 +16,20 @@ import torch
 from pycocotools import mask as rle
 from torch import nn
 
-from slimdet.seed.commands import run_test
-from slimdet.seed.config import read_config
-from slimdet.seed.detector import WIDTHS
-from slimdet.seed.pipeline import read_bgr, resize
-from slimdet.seed.prepare import ready
-from slimdet.seed.testing import load_model
-from slimdet.seed.unpickle import unpickle
+from slimdet.original.commands import run_test
+from slimdet.original.configs.config import read_config
+from slimdet.original.data.pipeline import read_bgr, resize
+from slimdet.original.data.unpickle import unpickle
+from slimdet.original.detector.detector import WIDTHS
+from slimdet.original.testing.prepare import ready
+from slimdet.original.testing.run import load_model
 
 IMAGES = ("coffee", "astronaut", "chelsea_portrait")  # in the order of tiny_coco.json
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "parity" / "inference.py"
 
 
-def reference(seed: Path, kind: str, image: str, width: float) -> dict[str, np.ndarray]:
-    return dict(np.load(seed / "reference" / f"{kind}_{image}_512x320_w{int(100 * width):03d}.npz"))
+def reference(original: Path, kind: str, image: str, width: float) -> dict[str, np.ndarray]:
+    return dict(np.load(original / "reference" / f"{kind}_{image}_512x320_w{int(100 * width):03d}.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +62,10 @@ def partners(found: np.ndarray, wanted: np.ndarray, same: np.ndarray) -> np.ndar
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("kind", ["faster", "mask"])
-def test_detections(results: Any, seed: Path, kind: str, width: float) -> None:
+def test_detections(results: Any, original: Path, kind: str, width: float) -> None:
     pickled, _ = results(kind)[width]
     for image, result in zip(IMAGES, pickled, strict=True):
-        numbers = reference(seed, kind, image, width)
+        numbers = reference(original, kind, image, width)
         by_class, codes = result if kind == "mask" else (result, None)
         found = np.concatenate(by_class)
         labels = np.repeat(np.arange(80), [len(rows) for rows in by_class])
@@ -82,9 +82,9 @@ def test_detections(results: Any, seed: Path, kind: str, width: float) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_proposals(results: Any, seed: Path, width: float) -> None:
+def test_proposals(results: Any, original: Path, width: float) -> None:
     pickled, found_json = results("rpn")[width]
-    wanted = reference(seed, "rpn", "coffee", width)["result/proposals"]
+    wanted = reference(original, "rpn", "coffee", width)["result/proposals"]
     found = pickled[0]
     assert len(found) == len(wanted)
     partner = partners(found, wanted, np.ones((len(wanted), len(found)), bool))
@@ -94,7 +94,7 @@ def test_proposals(results: Any, seed: Path, width: float) -> None:
 
 @pytest.mark.parametrize(("kind", "image"), [("rpn", "coffee"), ("mask", "astronaut"), ("faster", "chelsea_portrait")])
 def test_features_and_proposals_step_by_step(
-    synthetic: Any, reference_config: Any, seed: Path, kind: str, image: str
+    synthetic: Any, reference_config: Any, original: Path, kind: str, image: str
 ) -> None:
     spec = importlib.util.spec_from_file_location("inference", SCRIPT)
     assert spec is not None
@@ -102,14 +102,14 @@ def test_features_and_proposals_step_by_step(
     inference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(inference)
     config = read_config(reference_config(kind))
-    pixels = read_bgr(seed / "reference" / "images" / f"{image}.png")
+    pixels = read_bgr(original / "reference" / "images" / f"{image}.png")
 
     def run(model: nn.Module, width: float) -> dict[str, Any]:
         return inference.run(ready(model, width), pixels, (512, 320), config.data.test.img_norm_cfg, 32)
 
     model = load_model(config, synthetic(kind))
     for width in WIDTHS:
-        numbers = reference(seed, kind, image, width)
+        numbers = reference(original, kind, image, width)
         found = run(model, width)
         steps = [key for key in numbers if key.endswith("/sample")]
         assert len(steps) == 20
@@ -139,9 +139,9 @@ def _nudged(model: nn.Module, draw: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_resizing_is_opencvs(seed: Path, image: str) -> None:
-    pixels = read_bgr(seed / "reference" / "images" / f"{image}.png")
-    numbers = reference(seed, "faster", image, 0.25)
+def test_resizing_is_opencvs(original: Path, image: str) -> None:
+    pixels = read_bgr(original / "reference" / "images" / f"{image}.png")
+    numbers = reference(original, "faster", image, 0.25)
     resized, frame = resize(pixels, (512, 320))
     assert np.array_equal(resized, numbers["input/resized_bgr"])
     assert frame.size == tuple(numbers["meta/img_shape"][:2])

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from slimdet.seed import checkpoint
-from slimdet.seed.commands import run_test
-from slimdet.seed.config import read_config
-from slimdet.seed.detector import WIDTHS
-from slimdet.seed.training import Trainer
+from slimdet.original.commands import run_test
+from slimdet.original.configs.config import read_config
+from slimdet.original.detector import checkpoint
+from slimdet.original.detector.detector import WIDTHS
+from slimdet.original.training.trainer import Trainer
 
 Small = Callable[[str], tuple[Path, Path]]
 TOOLS = Path(__file__).parents[2] / "tools"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from runtime.mask_engine import mask_bundle
-from slimdet.cli import main
-from slimdet.costs import MB, cost_table, costs
+from slimdet.bundle.manifest import read
+from slimdet.cli.verbs import main
 from slimdet.errors import ConfigError
-from slimdet.manifest import read
+from slimdet.report.costs import MB, cost_table, costs
 
 Capture = pytest.CaptureFixture[str]
 

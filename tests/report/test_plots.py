@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from rich.console import Console, RenderableType
 
-from slimdet import report
 from slimdet.errors import ConfigError
-from slimdet.evaluation import METRICS
+from slimdet.evaluation.matching import METRICS
+from slimdet.report import plots
 
 # Names that matplotlib would read as formulas or hide from a legend, and that rich would read as markup.
 AWKWARD = ["$x^2$", "$", "_hidden", "[bold]b", "a very long name of a class that goes on", "naïve"]
@@ -35,7 +35,7 @@ class TestTables:
     def test_accuracy_at_every_width_fits_80_columns(self) -> None:
         numbers = dict.fromkeys(METRICS, 0.25) | {"AP": 0.5, "AP_small": -1.0}
         results = {width: {"bbox": numbers, "segm": numbers} for width in ("1.0", "0.25", "0.6667")}
-        lines = text_of(report.accuracy_table(results)).splitlines()
+        lines = text_of(plots.accuracy_table(results)).splitlines()
         rows = [line.split() for line in lines if line.strip()[:1].isdigit()]
         assert [row[0] for row in rows] == ["0.25", "0.6667", "1.0"] * 2  # boxes, then masks, each ascending
         assert rows[0][1:] == ["0.500", "0.250", "0.250", "-", *["0.250"] * 8]
@@ -43,12 +43,12 @@ class TestTables:
 
     def test_classes_by_width(self) -> None:
         results = {width: {"[bold]b": {"AP": float(width)}, "dog": {"AP": -1.0}} for width in ("1.0", "0.5")}
-        rows = [line.split() for line in text_of(report.class_table(results)).splitlines()]
+        rows = [line.split() for line in text_of(plots.class_table(results)).splitlines()]
         assert ["[bold]b", "0.500", "1.000"] in rows
         assert ["dog", "-", "-"] in rows
 
     def test_no_results_make_empty_tables(self) -> None:
-        for table in (report.accuracy_table, report.class_table):
+        for table in (plots.accuracy_table, plots.class_table):
             assert not any(line.strip()[:1].isdigit() for line in text_of(table({})).splitlines())
 
 
@@ -61,50 +61,50 @@ class TestPictures:
     @pytest.mark.parametrize("count", [1, 6, 40])
     def test_confusion_matrix(self, tmp_path: Path, count: int) -> None:
         names = (AWKWARD * 14)[:count]
-        report.plot_confusion_matrix(random_matrix(count), names, tmp_path / "new" / "matrix.png", "costs $5 and $6")
+        plots.plot_confusion_matrix(random_matrix(count), names, tmp_path / "new" / "matrix.png", "costs $5 and $6")
         pixels = opened(tmp_path / "new" / "matrix.png")
         assert pixels.std() > 5
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["matrix.png"]
 
     def test_confusion_matrix_without_any_count(self, tmp_path: Path) -> None:
-        report.plot_confusion_matrix(np.zeros((3, 3), int), ["a", "b"], tmp_path / "matrix.png")
+        plots.plot_confusion_matrix(np.zeros((3, 3), int), ["a", "b"], tmp_path / "matrix.png")
         assert opened(tmp_path / "matrix.png").std() > 0
 
     @pytest.mark.parametrize("count", [6, 90])
     def test_precision_recall(self, tmp_path: Path, count: int) -> None:
         curves = random_curves(count)
         curves[3:4] = np.nan  # a class without ground truth
-        report.plot_precision_recall(curves, (AWKWARD * 15)[:count], tmp_path / "curves.png", "width 0.5")
+        plots.plot_precision_recall(curves, (AWKWARD * 15)[:count], tmp_path / "curves.png", "width 0.5")
         assert opened(tmp_path / "curves.png").std() > 5
 
     def test_precision_recall_without_ground_truth(self, tmp_path: Path) -> None:
-        report.plot_precision_recall(np.full((2, 101), np.nan), ["a", "b"], tmp_path / "curves.png")
+        plots.plot_precision_recall(np.full((2, 101), np.nan), ["a", "b"], tmp_path / "curves.png")
         assert opened(tmp_path / "curves.png").std() > 0
 
     def test_accuracy_against_latency(self, tmp_path: Path) -> None:
         points = {"1.0": (140.0, 0.39), "0.25": (31.0, 0.21), "0.5": (33.0, 0.22), "0.75": (96.0, -1.0)}
-        report.plot_accuracy_latency(points, tmp_path / "trade.svg", "animalpose")
+        plots.plot_accuracy_latency(points, tmp_path / "trade.svg", "animalpose")
         drawn = (tmp_path / "trade.svg").read_text()
         assert "<!-- width 0.25 -->" in drawn
         assert "<!-- latency (ms per image) -->" in drawn
         assert "width 0.75" not in drawn  # nothing is known of it
 
     def test_accuracy_against_latency_without_points(self, tmp_path: Path) -> None:
-        report.plot_accuracy_latency({"0.25": (31.0, -1.0)}, tmp_path / "trade.png")
+        plots.plot_accuracy_latency({"0.25": (31.0, -1.0)}, tmp_path / "trade.png")
         assert opened(tmp_path / "trade.png").std() > 0
 
     def test_the_global_state_of_pyplot_is_left_alone(self, tmp_path: Path) -> None:
         loaded = "matplotlib.pyplot" in sys.modules
-        report.plot_accuracy_latency({"1.0": (31.0, 0.5)}, tmp_path / "trade.png")
+        plots.plot_accuracy_latency({"1.0": (31.0, 0.5)}, tmp_path / "trade.png")
         assert ("matplotlib.pyplot" in sys.modules) == loaded
 
     def test_without_matplotlib_the_way_out_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         path = tmp_path / "picture.png"
         for draw in (
-            lambda: report.plot_confusion_matrix(random_matrix(2), ["a", "b"], path),
-            lambda: report.plot_precision_recall(random_curves(2), ["a", "b"], path),
-            lambda: report.plot_accuracy_latency({"1.0": (1.0, 0.5)}, path),
+            lambda: plots.plot_confusion_matrix(random_matrix(2), ["a", "b"], path),
+            lambda: plots.plot_precision_recall(random_curves(2), ["a", "b"], path),
+            lambda: plots.plot_accuracy_latency({"1.0": (1.0, 0.5)}, path),
         ):
             with pytest.raises(ConfigError, match=r"pip install 'slimdet\[plot\]'"):
                 draw()

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import slimdet
-from slimdet.backbones import classifier, trunk
-from slimdet.detectors import faster_rcnn, mask_rcnn
+from slimdet.core.scopes import Scope
+from slimdet.core.slimmable import Slimmable
 from slimdet.errors import ConfigError
-from slimdet.profiling import MB, count_macs, profile
-from slimdet.scopes import Scope
-from slimdet.slimmable import Slimmable
+from slimdet.models.backbones import classifier, trunk
+from slimdet.models.builders import faster_rcnn, mask_rcnn
+from slimdet.report.profiling import MB, count_macs, profile
 
 IMAGES = (torch.zeros(1, 3, 224, 224),)
 

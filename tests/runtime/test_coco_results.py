@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from slimdet.coco_results import coco_results, encode_mask
-from slimdet.ground_truth import rle_functions
+from slimdet.evaluation.ground_truth import rle_functions
+from slimdet.runtime.coco_results import coco_results, encode_mask
 
 
 def pycocotools(mask: np.ndarray) -> dict:

@@ -13,7 +13,7 @@ from scenes_detector import tiny_model
 from slimdet import Result, Runtime
 from slimdet.assets import PHOTOGRAPHS, VAL
 from slimdet.errors import BundleError, ImageError, WidthError
-from slimdet.images import read_image
+from slimdet.images.decoding import read_image
 from slimdet.runtime.engines import ENGINES
 
 FILES = sorted(PHOTOGRAPHS.glob("*.jpg"))

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slimdet import Runtime, manifest
+from slimdet import Runtime
+from slimdet.bundle import manifest
 from slimdet.errors import BundleError, ConfigError
 from slimdet.runtime import engines
 from slimdet.runtime.engines import choose

@@ -11,10 +11,10 @@ from PIL import Image
 import slimdet
 from scenes import make_scenes
 from scenes_detector import tiny_model
-from slimdet.cli import main
+from slimdet.cli.verbs import main
 from slimdet.errors import DataError
-from slimdet.images import read_image
-from slimdet.prediction import find_images
+from slimdet.images.decoding import read_image
+from slimdet.runtime.prediction import find_images
 
 Capture = pytest.CaptureFixture[str]
 

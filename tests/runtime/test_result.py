@@ -11,9 +11,9 @@ from PIL import Image
 
 import slimdet
 from runtime.mask_engine import mask_bundle
-from slimdet.coco_results import encode_mask
 from slimdet.errors import ConfigError
 from slimdet.runtime import result as results
+from slimdet.runtime.coco_results import encode_mask
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

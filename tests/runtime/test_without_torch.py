@@ -26,7 +26,7 @@ def without(finder):
             return None if name.split(".")[0] in {ABSENT} else finder.find_spec(name, path, target)
     return Finder()
 sys.meta_path[:] = map(without, sys.meta_path)
-from slimdet.cli import main
+from slimdet.cli.verbs import main
 {code}
 """
     done = subprocess.run([sys.executable, "-c", bare], cwd=folder, capture_output=True, text=True)

@@ -10,18 +10,21 @@ from torch import nn
 import slimdet
 from scenes import make_scenes
 from scenes_detector import scene_batch
-from slimdet import Slimmable, bundle, calibration, detectors, slim
-from slimdet.calibration import _Moments, collect_statistics
-from slimdet.cli import main
+from slimdet import Slimmable, slim
+from slimdet.bundle import store
+from slimdet.cli.verbs import main
 from slimdet.errors import DataError
-from slimdet.export.engines import export
-from slimdet.settings import TrainSettings
-from slimdet.training import train
+from slimdet.exporting.engine_files import export
+from slimdet.models import builders
+from slimdet.training import calibration
+from slimdet.training.calibration import _Moments, collect_statistics
+from slimdet.training.settings import TrainSettings
+from slimdet.training.trainer import train
 
 
 def tiny(norms: str = "shared", masks: bool = False) -> Slimmable:
     torch.manual_seed(0)
-    make = detectors.mask_rcnn if masks else detectors.faster_rcnn
+    make = builders.mask_rcnn if masks else builders.faster_rcnn
     return slim(make(3, "resnet18", "light", weights=None, norm_layer="batch", imgsz=64), (0.25, 1.0), norms=norms)
 
 
@@ -72,7 +75,7 @@ def test_nothing_but_the_statistics_of_that_width_changes(masks: bool) -> None:
 
 def test_frozen_norms_get_statistics_too() -> None:
     torch.manual_seed(0)
-    detector = detectors.faster_rcnn(3, "resnet18", "light", weights=None, backbone_norm="frozen", imgsz=64)
+    detector = builders.faster_rcnn(3, "resnet18", "light", weights=None, backbone_norm="frozen", imgsz=64)
     model = slim(detector, (0.5, 1.0)).eval()
     frozen = model.twin(0.5).get_submodule("backbone.body.layer1.0.bn1")
     before = frozen.running_mean.clone()  # pyright: ignore
@@ -105,7 +108,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_of(folder: Path, to: Path) -> Path:
-    return bundle.save(slimdet.load(folder), to)
+    return store.save(slimdet.load(folder), to)
 
 
 def test_training_a_range_lists_widths_with_statistics(trained: Path) -> None:
@@ -163,7 +166,7 @@ def test_calibrate_takes_a_plan_and_another_folder(
 
 
 def test_models_of_fixed_widths_are_warned_about(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = bundle.save(tiny("own"), tmp_path / "own", classes=slimdet.load(_trained_classes(data, tmp_path)).classes)
+    path = store.save(tiny("own"), tmp_path / "own", classes=slimdet.load(_trained_classes(data, tmp_path)).classes)
     calibration.calibrate(str(path), data, 0.5, images=2)
     assert "other widths are poor without training" in caplog.text
     assert slimdet.load(path).widths == (0.25, 0.5, 1.0)
@@ -187,7 +190,7 @@ def _trained_classes(data: Path, tmp_path: Path) -> Path:
 
     split = read_data_config(data).train
     assert split is not None
-    return bundle.save(tiny("own"), tmp_path / "named", classes=CocoDataset(split.annotations, split.images).classes)
+    return store.save(tiny("own"), tmp_path / "named", classes=CocoDataset(split.annotations, split.images).classes)
 
 
 @pytest.mark.parametrize(

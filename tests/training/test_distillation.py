@@ -9,8 +9,8 @@ from torchvision.models import detection as D
 
 from scenes_detector import scene_batch, tiny_model
 from slimdet import Slimmable
-from slimdet.distillation import PARTS, Watched, distillation_losses, feature_loss, mask_loss, rpn_loss, watch
 from slimdet.errors import ConfigError
+from slimdet.training.distillation import PARTS, Watched, distillation_losses, feature_loss, mask_loss, rpn_loss, watch
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from scenes_detector import scene_batch, tiny_model
-from slimdet import detectors, slim
-from slimdet.gradients import divide_by_users
-from slimdet.slimmable import Slimmable
-from slimdet.training import accumulate_gradients
+from slimdet import slim
+from slimdet.core.slimmable import Slimmable
+from slimdet.models import builders
+from slimdet.training.gradients import divide_by_users
+from slimdet.training.trainer import accumulate_gradients
 
 
 def _accumulated(model: Slimmable, widths: list[float]) -> dict[str, torch.Tensor]:
@@ -58,7 +59,7 @@ def test_one_width_alone_is_left_as_it_is() -> None:
 @pytest.mark.parametrize("scope", ["detector", "backbone"])
 def test_shared_norms_and_whole_layers_are_divided_too(scope: str) -> None:
     torch.manual_seed(0)
-    detector = detectors.faster_rcnn(3, backbone="resnet18", neck="light", weights=None, norm_layer="batch", imgsz=64)
+    detector = builders.faster_rcnn(3, backbone="resnet18", neck="light", weights=None, norm_layer="batch", imgsz=64)
     model = slim(detector, (0.5, 1.0), scope, norms="shared").train()
     gradients = _accumulated(model, [1.0, 0.75])  # 0.75 passes by
     divide_by_users(model, [1.0, 0.75])

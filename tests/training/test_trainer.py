@@ -12,11 +12,11 @@ import torch
 import slimdet
 from scenes import make_scenes
 from scenes_detector import scene_batch, tiny_model
-from slimdet import training
-from slimdet.cli import main
+from slimdet.cli.verbs import main
 from slimdet.errors import BundleError, ConfigError, DataError, WeightsError
-from slimdet.settings import TrainSettings, learning_rate, sampled_widths
-from slimdet.training import accumulate_gradients, average
+from slimdet.training import trainer
+from slimdet.training.settings import TrainSettings, learning_rate, sampled_widths
+from slimdet.training.trainer import accumulate_gradients, average
 from slimdet.widths import widths_between
 
 
@@ -87,7 +87,7 @@ def test_widths_of_a_step_in_a_range() -> None:
 
 def test_narrow_widths_may_join_late(scenes: Path, tmp_path: Path) -> None:
     settings = small(scenes, narrow_start=0.5, epochs=4 / 3, save_every=1e9)  # 4 steps
-    model = training._prepare(settings)[0].model  # the same start
+    model = trainer._prepare(settings)[0].model  # the same start
     seen: list[list[float]] = []
 
     def spy(*args: Any, **kwargs: Any) -> Any:
@@ -95,8 +95,8 @@ def test_narrow_widths_may_join_late(scenes: Path, tmp_path: Path) -> None:
         return accumulate_gradients(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "accumulate_gradients", spy)
-        training.train(settings, tmp_path / "late")
+        patch.setattr(trainer, "accumulate_gradients", spy)
+        trainer.train(settings, tmp_path / "late")
     assert seen == [[1.0], [1.0], [1.0, 0.5], [1.0, 0.5]]
     assert model.widths == (0.5, 1.0)
 
@@ -116,12 +116,12 @@ def test_a_detector_of_its_own_may_teach() -> None:
 def test_a_trained_wide_detector_is_sorted_a_slimmable_one_is_not(
     scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wide = training.train(small(scenes, widths=(1.0,)), tmp_path / "wide")["model"]
+    wide = trainer.train(small(scenes, widths=(1.0,)), tmp_path / "wide")["model"]
     caplog.set_level("INFO", logger="slimdet")
-    again = training.train(small(scenes, weights=wide, sort=True), tmp_path / "sorted")["model"]
+    again = trainer.train(small(scenes, weights=wide, sort=True), tmp_path / "sorted")["model"]
     assert "sorted the channels of" in caplog.text
     with pytest.raises(ConfigError, match="are in order already"):
-        training.train(small(scenes, weights=again, sort=True), tmp_path / "twice")
+        trainer.train(small(scenes, weights=again, sort=True), tmp_path / "twice")
 
 
 def test_gradients_of_a_step_are_the_sum_over_the_widths() -> None:
@@ -177,7 +177,7 @@ def test_average_moves_towards_the_model_and_copies_counters() -> None:
 
 def test_a_run_writes_settings_metrics_checkpoint_and_bundle(scenes: Path, tmp_path: Path) -> None:
     settings = small(scenes, distill=1.0, sort=True, ema=0.9, bf16=True, schedule="cosine", evaluate=True, epochs=2 / 3)
-    result = training.train(settings, tmp_path / "run")
+    result = trainer.train(settings, tmp_path / "run")
     run = tmp_path / "run"
     assert result["steps"] == 2
     assert set(result["widths"]) == {"0.5", "1.0"}
@@ -207,8 +207,8 @@ def test_a_run_divides_the_gradients_of_shared_weights(
     momenta = []
     for choice in ("sum", gradients):
         settings = small(scenes, gradients=choice, epochs=0.01, clip=1e9, weight_decay=0.0)  # one step
-        training.train(settings, tmp_path / choice)
-        state = torch.load(tmp_path / choice / training.CHECKPOINT, weights_only=True)
+        trainer.train(settings, tmp_path / choice)
+        state = torch.load(tmp_path / choice / trainer.CHECKPOINT, weights_only=True)
         assert state["step"] == 1
         momenta.append(state["optimizer"]["state"][0]["momentum_buffer"])  # of the stem: [64, 3, 7, 7]
     summed, divided = momenta
@@ -218,7 +218,7 @@ def test_a_run_divides_the_gradients_of_shared_weights(
 
 
 def test_masks_train_and_validate(scenes: Path, tmp_path: Path) -> None:
-    result = training.train(small(scenes, model="mask_rcnn", epochs=1 / 3, evaluate=True), tmp_path / "run")
+    result = trainer.train(small(scenes, model="mask_rcnn", epochs=1 / 3, evaluate=True), tmp_path / "run")
     assert set(result["widths"]["1.0"]) == {"bbox", "segm"}
 
 
@@ -226,8 +226,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = small(scenes, ema=0.9, sampling="sandwich", widths=(0.25, 0.5, 0.75, 1.0), epochs=4 / 3)  # 4 steps
-    training.train(settings, tmp_path / "whole")
-    step = training.RunLog.step
+    trainer.train(settings, tmp_path / "whole")
+    step = trainer.RunLog.step
 
     def interrupted(log: Any, number: int, *rest: Any) -> None:
         step(log, number, *rest)
@@ -235,12 +235,12 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.RunLog, "step", interrupted)
+        patched.setattr(trainer.RunLog, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            training.train(settings, tmp_path / "parts")
+            trainer.train(settings, tmp_path / "parts")
     assert not (tmp_path / "parts" / "model").exists()
     assert f"--resume {tmp_path / 'parts'}" in capsys.readouterr().err
-    assert training.resume(tmp_path / "parts")["steps"] == 4
+    assert trainer.resume(tmp_path / "parts")["steps"] == 4
     whole, parts = slimdet.load(tmp_path / "whole" / "model"), slimdet.load(tmp_path / "parts" / "model")
     for key, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[key], value, rtol=1e-4, atol=1e-5, msg=key)
@@ -249,11 +249,11 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
 def test_fine_tuning_on_other_classes_keeps_what_fits(
     scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    training.train(small(scenes, epochs=1 / 3), tmp_path / "first")
+    trainer.train(small(scenes, epochs=1 / 3), tmp_path / "first")
     single = make_scenes(tmp_path / "single", classes=1)
     caplog.set_level("INFO", "slimdet")
     settings = small(single, weights=str(tmp_path / "first" / "model"), epochs=1 / 3, lr=1e-9, weight_decay=0.0)
-    training.train(settings, tmp_path / "second")
+    trainer.train(settings, tmp_path / "second")
     assert "new heads for red, in place of red, green" in caplog.text
     assert "dropped 4: roi_heads.box_predictor.bbox_pred.bias" in caplog.text
     before, after = slimdet.load(tmp_path / "first" / "model"), slimdet.load(tmp_path / "second" / "model")
@@ -266,16 +266,16 @@ def test_fine_tuning_on_other_classes_keeps_what_fits(
 
 
 def test_a_bundle_keeps_its_parts(scenes: Path, tmp_path: Path) -> None:
-    start = training.train(small(scenes, epochs=1 / 3), tmp_path / "first")["model"]
+    start = trainer.train(small(scenes, epochs=1 / 3), tmp_path / "first")["model"]
     for changes, message in (
         ({"backbone": "mobilenet_v2"}, "--backbone mobilenet_v2: .*, with backbone resnet18"),
         ({"norm": "group"}, "--norm group: .*, with norm batch"),
         ({"frozen_norms": True}, "--frozen-norms: .*, with frozen_norms False"),
     ):
         with pytest.raises(ConfigError, match=message):
-            training.train(small(scenes, weights=start, **changes), tmp_path / "second")
+            trainer.train(small(scenes, weights=start, **changes), tmp_path / "second")
     not_asked = {"backbone": "resnet50", "neck": "full", "norm": None}
-    training.train(small(scenes, weights=start, epochs=1 / 3, **not_asked), tmp_path / "second")
+    trainer.train(small(scenes, weights=start, epochs=1 / 3, **not_asked), tmp_path / "second")
 
 
 # ------------------------------------------------------------------------------------------------- errors
@@ -283,7 +283,7 @@ def test_a_bundle_keeps_its_parts(scenes: Path, tmp_path: Path) -> None:
 
 def test_users_mistakes_are_named(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such file or bundle"):
-        training.train(small(scenes, weights="resnet.pth"), tmp_path / "run")
+        trainer.train(small(scenes, weights="resnet.pth"), tmp_path / "run")
     with pytest.raises(ConfigError, match="--sampling 'some' is not one of all, sandwich, range"):
         small(scenes, sampling="some")
     with pytest.raises(slimdet.errors.WidthError, match=r"must contain 1\.0"):
@@ -291,17 +291,17 @@ def test_users_mistakes_are_named(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--epochs -1 is below 0"):
         small(scenes, epochs=-1)
     with pytest.raises(ConfigError, match=r"--resume .*nowhere"):
-        training.resume(tmp_path / "nowhere")
+        trainer.resume(tmp_path / "nowhere")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "model.json").write_text("{}")
     with pytest.raises(BundleError):
-        training.train(small(scenes, weights=str(tmp_path / "broken")), tmp_path / "run")
+        trainer.train(small(scenes, weights=str(tmp_path / "broken")), tmp_path / "run")
     assert not (tmp_path / "run").exists()  # nothing is written before everything is known to be usable
 
 
 def test_a_diverging_run_stops_with_its_learning_rate(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"lower --lr \(now 1e\+30\)"):
-        training.train(small(scenes, norm=None, lr=1e30, warmup=0, epochs=3), tmp_path / "run")
+        trainer.train(small(scenes, norm=None, lr=1e30, warmup=0, epochs=3), tmp_path / "run")
 
 
 def test_the_command_line_says_how_to_start_without_a_network(
@@ -323,17 +323,17 @@ def test_the_command_line_says_how_to_start_without_a_network(
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
 def test_a_damaged_checkpoint_is_named(scenes: Path, tmp_path: Path, damage: bytes | None) -> None:
-    training.train(small(scenes, epochs=1 / 3), tmp_path / "run")
+    trainer.train(small(scenes, epochs=1 / 3), tmp_path / "run")
     file = tmp_path / "run" / "last.pt"
     file.write_bytes(file.read_bytes()[:5000] if damage is None else damage)
     with pytest.raises(ConfigError, match=r"last\.pt cannot be gone on with"):
-        training.resume(tmp_path / "run")
+        trainer.resume(tmp_path / "run")
 
 
 def test_losses_fall(scenes: Path, tmp_path: Path) -> None:
     """Two dozen steps on six pictures: every width learns."""
     settings = small(scenes, epochs=5, batch=2, lr=0.02, warmup=3, augment="none")
-    training.train(settings, tmp_path / "run")
+    trainer.train(settings, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for width in ("0.5", "1.0"):
         assert rows[-1][f"loss/{width}"] < 0.95 * rows[0][f"loss/{width}"]

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from slimdet import __version__, bundle
+from slimdet import __version__
+from slimdet.bundle import store
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_folder, new_run_dir
 
@@ -25,7 +26,7 @@ def extract(model: str, width: float, out: Path | None) -> dict[str, Any]:
         BundleError, WidthError: what was given cannot be used.
         ConfigError: `out` exists and is not empty.
     """
-    slimmable = bundle.load(model)
+    slimmable = store.load(model)
     plain: Any = slimmable.extract(width)
     ours = {type(module).__name__ for module in plain.modules() if type(module).__module__.startswith("slimdet")}
     if ours:

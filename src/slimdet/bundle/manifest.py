@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slimdet.errors import BundleError, WidthError
+from slimdet.messages import first_line
 
 FORMAT = 1
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
@@ -28,7 +29,7 @@ _ENGINE = ("file", "sha256", "weights")
 
 def bundled() -> Path:
     """The folder of the model that ships with the package, called `bundled` on the command line."""
-    return Path(__file__).parent / "models" / "animals"
+    return Path(__file__).parents[1] / "assets" / "bundled" / "animals"
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def read(path: str | Path) -> Manifest:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{file} cannot be read: {(str(error).splitlines() or [''])[0]}") from error
+        raise BundleError(f"{file} cannot be read: {first_line(error)}") from error
     _check_document(file, document)
     return Manifest(folder, str(path), document)
 

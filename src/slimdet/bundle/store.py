@@ -18,12 +18,14 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
 
 import slimdet
-from slimdet import architecture, manifest
+from slimdet.bundle import manifest
+from slimdet.bundle.manifest import FORMAT, MODEL, WEIGHTS
+from slimdet.core.scopes import SCOPES, Scope
+from slimdet.core.slimmable import Slimmable, slim
 from slimdet.errors import BundleError, SlimdetError
 from slimdet.files import atomic_folder
-from slimdet.manifest import FORMAT, MODEL, WEIGHTS
-from slimdet.scopes import SCOPES, Scope
-from slimdet.slimmable import Slimmable, slim
+from slimdet.messages import first_line
+from slimdet.models import architecture
 
 
 def save(
@@ -108,7 +110,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
     except BundleError:
         raise
     except (SafetensorError, SlimdetError, TypeError, ValueError, AttributeError, KeyError) as error:
-        raise BundleError(f"{path} is damaged: {_line(error)}") from error
+        raise BundleError(f"{path} is damaged: {first_line(error)}") from error
     wanted = model.state_dict()
     _check_fit(path, tensors, wanted)
     model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
@@ -147,7 +149,3 @@ def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
 
 def _numbers(description: Mapping[str, Any]) -> list[str]:
     return [str(label) for label in range(1, int(description["num_classes"]))]
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,7 @@
         '''
 
 Keyword-only arguments become `--name value`, positional-only ones and `*args` become positional arguments; those
-without a default are required. The annotation holds the help and (`slimdet.flags`) the check of the value; the
+without a default are required. The annotation holds the help and (`slimdet.cli.flags`) the check of the value; the
 docstring is the help text. Every verb gets `--help` and `--json`.
 
 Exit codes: 0 success; 2 a user's mistake, told in one line; 1 our fault; 130 Ctrl-C; 141 stdout's reader went away.
@@ -30,8 +30,9 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
+from slimdet.cli.flags import choice
 from slimdet.errors import SlimdetError
-from slimdet.flags import choice, did_you_mean
+from slimdet.messages import did_you_mean
 
 # Modules that come with an extra, by import name: a missing one is answered with the command that gets it.
 EXTRAS = {
@@ -44,7 +45,7 @@ EXTRAS = {
     "rich": "train",
     "tensorboard": "train",
     "matplotlib": "plot",
-    "cv2": "seed",
+    "cv2": "original",
     "onnx": "export",
     "openvino": "openvino",
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slimdet import bundle
+from slimdet.bundle import store
 from slimdet.data.convert import to_coco
 from slimdet.errors import ConfigError
 from slimdet.files import new_run_dir
@@ -34,7 +34,7 @@ def convert(source: Path, to: str | None = None, out: Path | None = None, config
     if possible == "coco":
         with _new_folder(out) as folder:
             return {name: str(path) for name, path in to_coco(source, folder).items()}
-    from slimdet.seed import convert as original
+    from slimdet.original import bundles as original
 
     if possible == "bundle":
         with _new_folder(out) as folder:
@@ -60,4 +60,4 @@ def _new_folder(out: Path | None) -> Iterator[Path]:
 def _becomes(source: Path) -> str:
     if source.suffix.lower() in (".pth", ".pt", ".pkl"):
         return "bundle"
-    return "checkpoint" if (source / bundle.MODEL).is_file() else "coco"
+    return "checkpoint" if (source / store.MODEL).is_file() else "coco"

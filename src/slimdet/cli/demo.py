@@ -9,14 +9,15 @@ from typing import Any
 
 from PIL import Image
 
-from slimdet import manifest, report
 from slimdet.assets import PHOTOGRAPHS
-from slimdet.costs import cost_table, latencies
-from slimdet.drawing import side_by_side
+from slimdet.bundle import manifest
 from slimdet.errors import BundleError
 from slimdet.files import atomic_write, new_run_dir
-from slimdet.prediction import find_images
+from slimdet.images.drawing import side_by_side
+from slimdet.report import plots
+from slimdet.report.costs import cost_table, latencies
 from slimdet.runtime.detector import Runtime
+from slimdet.runtime.prediction import find_images
 
 CONFIDENCE = 0.5
 
@@ -57,7 +58,7 @@ def demo(out: Path | None = None, engine: str = "auto", device: str = "auto", th
             side_by_side(panels, height=360).save(temporary, quality=90)
     if find_spec("matplotlib"):
         points = {width: (row["latency_ms"], row["AP"]) for width, row in rows.items()}
-        report.plot_accuracy_latency(points, folder / "accuracy-latency.png", "one set of weights, every width")
+        plots.plot_accuracy_latency(points, folder / "accuracy-latency.png", "one set of weights, every width")
     return Demo(folder, rows, found)
 
 

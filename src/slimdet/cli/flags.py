@@ -6,22 +6,14 @@ The names at the end annotate the arguments of verbs: `imgsz: Annotated[Count, "
 import argparse
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+from slimdet.messages import did_you_mean
 from slimdet.widths import WidthRange
 
 Number = TypeVar("Number", int, float)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean train?"` for the nearest of the `known` words, or an empty string when none is near."""
-    from difflib import get_close_matches
-
-    spelled = {name.lower(): name for name in known}
-    near = get_close_matches(word.lower(), spelled, n=1)
-    return f"; did you mean {spelled[near[0]]}?" if near else ""
 
 
 def number(kind: type[Number], low: float, high: float = math.inf, above: bool = False) -> Callable[[str], Number]:

@@ -1,12 +1,12 @@
-"""The command line: one function per verb, no logic. `slimdet.command` turns each into flags, help and exit codes."""
+"""One function per verb, no logic. `slimdet.cli.command` turns each into flags, help and exit codes."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-from slimdet.command import Outcome, run
-from slimdet.flags import (
+from slimdet.cli.command import Outcome, run
+from slimdet.cli.flags import (
     Count,
     Device,
     Existing,
@@ -38,7 +38,7 @@ def demo(
     Example:
         slimdet demo
     """
-    from slimdet import demo
+    from slimdet.cli import demo
 
     result = demo.demo(out, engine, device, threads)
     document = {"run": str(result.run), "widths": result.widths, "found": result.found}
@@ -97,10 +97,10 @@ def train(
         slimdet train --data data.yaml --model mask_rcnn --backbone mobilenet_v2 --neck light --weights mobilenet.pth
     """
     flags = dict(locals())
-    from slimdet import training
+    from slimdet.training import trainer
 
-    result = training.resume(resume) if resume else training.train(training.settings_from(flags), out)
-    return Outcome(result, training.view(result))
+    result = trainer.resume(resume) if resume else trainer.train(trainer.settings_from(flags), out)
+    return Outcome(result, trainer.view(result))
 
 
 def calibrate(
@@ -120,7 +120,7 @@ def calibrate(
     Example:
         slimdet calibrate --model runs/train-1/model --data data.yaml --width 0.6
     """
-    from slimdet import calibration
+    from slimdet.training import calibration
 
     result = calibration.calibrate(model, data, width, plan, images, batch, device, seed, out)
     return Outcome(asdict(result), calibration.view(result))
@@ -142,7 +142,7 @@ def val(
     Example:
         slimdet val --model bundled --data annotations/instances_val.json --images images --width all
     """
-    from slimdet import validation
+    from slimdet.evaluation import validation
 
     result = validation.validate_bundle(model, data, images, width, imgsz, device, out, workers)
     return Outcome({"run": str(result.run), "widths": result.widths}, validation.view(result))
@@ -165,7 +165,7 @@ def predict(
     Example:
         slimdet predict photo.jpg holiday/ --model bundled --width 0.5
     """
-    from slimdet import prediction
+    from slimdet.runtime import prediction
 
     found = prediction.predict(sources, model, width, conf, imgsz, device, out, engine, threads, batch)
     seen, broken = len(found.coco["images"]), len(found.broken)
@@ -188,7 +188,7 @@ def profile(
     Example:
         slimdet profile --model bundled --engine onnxruntime
     """
-    from slimdet import costs
+    from slimdet.report import costs
 
     found = costs.costs(model, engine, imgsz, device, threads, repeats)
     return Outcome(found, costs.view(found))
@@ -205,7 +205,7 @@ def extract(
     Example:
         slimdet extract --model bundled --width 0.5 --out half
     """
-    from slimdet import extraction
+    from slimdet.bundle import extraction
 
     written = extraction.extract(model, width, out)
     return Outcome(written, extraction.usage(written))
@@ -225,10 +225,10 @@ def export(
     Example:
         slimdet export --model bundled --width 0.5 --format onnx --out engines
     """
-    from slimdet.export import engines
+    from slimdet.exporting import engine_files
 
-    written = engines.export(model, width, format, imgsz, linked, out)
-    return Outcome(written, engines.view(written))
+    written = engine_files.export(model, width, format, imgsz, linked, out)
+    return Outcome(written, engine_files.view(written))
 
 
 def convert(
@@ -245,7 +245,7 @@ def convert(
         slimdet convert my_yolo_dataset --to coco --out my_dataset
         slimdet convert mask_rcnn_r50_fpn_1x.pth --out my_model
     """
-    from slimdet import conversion
+    from slimdet.cli import conversion
 
     written = conversion.convert(source, to, out, config)
     return Outcome(written, "\n".join(f"{name}: {path}" for name, path in written.items()))
@@ -278,7 +278,7 @@ def doctor() -> Outcome:
     Example:
         slimdet doctor
     """
-    from slimdet import doctor
+    from slimdet.cli import doctor
 
     findings = doctor.doctor()
     return Outcome(findings, doctor.text(findings))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from slimdet.core.tracing import NORMS, Geometry
 from slimdet.errors import SharingError
-from slimdet.tracing import NORMS, Geometry
 
 
 class Sliced(nn.Module):

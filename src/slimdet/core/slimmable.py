@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from slimdet.core.scopes import Scope, get_scope
+from slimdet.core.sliced import Sliced, slice_layer, slice_norm
+from slimdet.core.tracing import CONVOLUTIONS, NORMS, trace
 from slimdet.errors import ConfigError, UnknownLayerError, WidthError
-from slimdet.scopes import Scope, get_scope
-from slimdet.sliced import Sliced, slice_layer, slice_norm
-from slimdet.tracing import CONVOLUTIONS, NORMS, trace
 from slimdet.widths import parse_plan, parse_width, parse_widths, width_key
 
 NORM_SHARING = ("own", "shared")

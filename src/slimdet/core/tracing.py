@@ -21,8 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torchvision.ops import FrozenBatchNorm2d
 
+from slimdet.core.scopes import Scope
 from slimdet.errors import SlimdetError, UnknownLayerError, WidthError
-from slimdet.scopes import Scope
+from slimdet.messages import first_line
 
 CONVOLUTIONS = (_ConvNd,)
 NORMS = (_BatchNorm, FrozenBatchNorm2d, nn.GroupNorm)
@@ -71,7 +72,7 @@ def trace(
     except SlimdetError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         where = f"{type(module).__name__} does not run at width {width} (after {run.last or 'no layer'}: {reason})"
         if plan:
             raise WidthError(f"{where}; a width plan gives what is added together the same width") from error

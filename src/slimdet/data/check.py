@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slimdet.errors import DataError, ImageError
-from slimdet.images import read_image
+from slimdet.images.decoding import read_image
 
 LISTS = ("images", "annotations", "categories")
 # Reading a data set goes on in spite of these: boxes are clipped, boxes without area left out, ids mapped to others.

@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional as F
 
 from slimdet.data.check import HARMLESS, annotation_faults, load_coco
 from slimdet.errors import DataError
-from slimdet.images import read_image
+from slimdet.images.decoding import read_image
 
 log = logging.getLogger(__name__)
 

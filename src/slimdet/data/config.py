@@ -1,13 +1,13 @@
 """DATA.yaml: where the images and annotations of each split are."""
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from slimdet.errors import ConfigError
+from slimdet.messages import did_you_mean
 
 SPLITS = ("train", "val")
 PATHS = ("images", "annotations")
@@ -73,6 +73,5 @@ def _split(content: Any, name: str, path: Path) -> Split:
 def _check_keys(content: dict[Any, Any], allowed: tuple[str, ...], where: str) -> None:
     for key in content:
         if key not in allowed:
-            close = get_close_matches(str(key), allowed, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(str(key), allowed)
             raise ConfigError(f"{where}unknown key {key!r}, not one of {', '.join(allowed)}{hint}")

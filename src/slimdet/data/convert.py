@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from slimdet.data.annotated import AnnotatedImage
+from slimdet.data.annotations import AnnotatedImage
 from slimdet.data.voc import is_voc, read_voc
 from slimdet.data.yolo import is_yolo, read_yolo
 from slimdet.errors import DataError

@@ -1,14 +1,13 @@
 """Augmentation by level, from torchvision's transforms v2."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
-from slimdet.errors import ConfigError
+from slimdet.messages import check_choice
 
 LEVELS = ("none", "default", "strong")
 # What shows around an image that became smaller: ImageNet's mean colour, which detectors normalise to zero.
@@ -29,24 +28,21 @@ def augmentation(level: str) -> Callable[[Any, Any], tuple[Any, Any]]:
     Raises:
         ConfigError: a level that is not one of `LEVELS`.
     """
+    check_choice("augmentation", level, LEVELS)
     if level == "none":
         return v2.Identity()
     if level == "default":
         return v2.RandomHorizontalFlip()
-    if level == "strong":
-        return v2.Compose(
-            [
-                v2.RandomHorizontalFlip(),
-                v2.RandomPhotometricDistort(),
-                v2.RandomApply([_scale_jitter()]),
-                v2.RandomIoUCrop(),
-                v2.SanitizeBoundingBoxes(),
-                DropEmptyMasks(),
-            ]
-        )
-    close = get_close_matches(str(level), LEVELS, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ConfigError(f"augmentation {level!r} is not one of {', '.join(LEVELS)}{hint}")
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomPhotometricDistort(),
+            v2.RandomApply([_scale_jitter()]),
+            v2.RandomIoUCrop(),
+            v2.SanitizeBoundingBoxes(),
+            DropEmptyMasks(),
+        ]
+    )
 
 
 def _scale_jitter() -> v2.Transform:

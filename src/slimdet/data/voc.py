@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from slimdet.data.annotated import SUFFIXES, AnnotatedImage, AnnotatedSet, boxed, lines
+from slimdet.data.annotations import SUFFIXES, AnnotatedImage, AnnotatedSet, boxed, lines
 from slimdet.errors import DataError
-from slimdet.images import image_size
+from slimdet.images.decoding import image_size
 
 SPLIT_FILES = {"train": ("train.txt", "trainval.txt"), "val": ("val.txt", "test.txt")}
 

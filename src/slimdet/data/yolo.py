@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from slimdet.data.annotated import SUFFIXES, AnnotatedImage, AnnotatedSet, boxed, images_in, lines
+from slimdet.data.annotations import SUFFIXES, AnnotatedImage, AnnotatedSet, boxed, images_in, lines
 from slimdet.errors import DataError
-from slimdet.images import image_size
+from slimdet.images.decoding import image_size
 
 VAL_NAMES = ("val", "valid", "validation")
 

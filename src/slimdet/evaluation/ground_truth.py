@@ -35,7 +35,7 @@ class GroundTruth:
         """Check the parsed annotation file `coco`; with `masks`, every annotation's mask too.
 
         Raises:
-            DataError: as `slimdet.evaluation.accumulate`.
+            DataError: as `slimdet.evaluation.matching.accumulate`.
         """
         for key in ("images", "annotations", "categories"):
             if not isinstance(coco.get(key), list):

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from slimdet.coco_results import coco_results
 from slimdet.data.loader import loader
 from slimdet.errors import DataError
+from slimdet.messages import listed
+from slimdet.runtime.coco_results import coco_results
 
 
 class DetectionData(Protocol):
@@ -96,13 +97,8 @@ def check_classes(model_classes: Sequence[str], dataset: DetectionData) -> tuple
     foreign = [name for name in dataset.classes if name not in model_classes]
     if lacking or foreign or len(model_classes) != len(dataset.classes):
         raise DataError(
-            f"the data set's classes are not the model's: only the model has {_listed(lacking)}; only the data set has "
-            f"{_listed(foreign)}; train on this data first: slimdet train --weights BUNDLE --data DATA.yaml"
+            f"the data set's classes are not the model's: only the model has {listed(lacking)}; only the data set has "
+            f"{listed(foreign)}; train on this data first: slimdet train --weights BUNDLE --data DATA.yaml"
         )
     by_name = dict(zip(dataset.classes, dataset.category_ids, strict=True))
     return tuple(by_name[name] for name in model_classes)
-
-
-def _listed(names: Sequence[str], shown: int = 10) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return (", ".join(names[:shown]) or "none") + more

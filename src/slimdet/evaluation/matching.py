@@ -1,7 +1,7 @@
 """COCO's numbers for boxes and masks, per class and per IoU, and the confusion matrix.
 
 The matching and the arithmetic are faster-coco-eval's or pycocotools' (the tests hold the first to the second); the
-input is checked before (slimdet.ground_truth).
+input is checked before (slimdet.evaluation.ground_truth).
 
 T IoU thresholds (0.50, 0.55 .. 0.95), R recalls (0.00, 0.01 .. 1.00), K classes in order of category id,
 A area ranges (all, small < 32^2, medium < 96^2, large), M detections per image (1, 10, 100).
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from slimdet.errors import ConfigError
-from slimdet.ground_truth import GroundTruth, rle_functions
+from slimdet.evaluation.ground_truth import GroundTruth, rle_functions
 
 BACKENDS = {"faster-coco-eval": "faster_coco_eval", "pycocotools": "pycocotools"}
 IOU_TYPES = ("bbox", "segm")

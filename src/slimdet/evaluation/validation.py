@@ -10,16 +10,17 @@ from rich.console import Console, Group
 from rich.progress import Progress
 from torchvision.models.detection import MaskRCNN
 
-from slimdet import bundle, report
+from slimdet.bundle import store
+from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import Split, read_data_config
-from slimdet.detections import check_classes, detect
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError, DataError
-from slimdet.evaluation import accumulate, confusion_matrix
+from slimdet.evaluation.inference import check_classes, detect
+from slimdet.evaluation.matching import accumulate, confusion_matrix
 from slimdet.files import atomic_write, new_run_dir
-from slimdet.image_size import check_image_sizes, set_image_size
-from slimdet.slimmable import Slimmable
+from slimdet.models.image_size import check_image_sizes, set_image_size
+from slimdet.report import plots
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ def validate(
                 continue
             _write_json(out / f"detections-{key}.json", detections)
             matrix = confusion_matrix(dataset.coco, detections)
-            report.plot_confusion_matrix(matrix, dataset.classes, out / f"confusion-{key}.png", f"width {key}")
+            plots.plot_confusion_matrix(matrix, dataset.classes, out / f"confusion-{key}.png", f"width {key}")
             for kind, evaluation in found.items():
-                title = f"width {key}, {report.KINDS.get(kind, kind)}, IoU 0.5"
+                title = f"width {key}, {plots.KINDS.get(kind, kind)}, IoU 0.5"
                 file = out / f"precision-recall-{kind}-{key}.png"
-                report.plot_precision_recall(evaluation.curves(0.5), evaluation.classes, file, title)
+                plots.plot_precision_recall(evaluation.curves(0.5), evaluation.classes, file, title)
     result = Validation(numbers, by_class, out)
     if out is not None:
         _write_json(out / "metrics.json", {"widths": numbers, "classes": by_class})
@@ -108,7 +109,7 @@ def validate_bundle(
         BundleError, ConfigError, DataError, ImageError, WidthError: what was given cannot be used.
     """
     split = _val_split(data, images)
-    model = bundle.load(path)
+    model = store.load(path)
     widths = model.widths if width is None else (width,)
     for asked in widths:
         model.twin(asked)  # an unknown width is told before the data is read
@@ -124,7 +125,7 @@ def validate_bundle(
 def view(result: Validation) -> Group:
     """Tables of what was measured."""
     boxes = {width: kinds["bbox"] for width, kinds in result.classes.items()}
-    parts = [report.accuracy_table(result.widths), report.class_table(boxes)]
+    parts = [plots.accuracy_table(result.widths), plots.class_table(boxes)]
     return Group(*parts, f"detections, confusion matrices and precision-recall curves in {result.run}")
 
 

@@ -1,1 +1,1 @@
-"""Export: a width as one file that runs without torch."""
+"""Widths as engine files, pixels in, detections out, for ONNX Runtime and OpenVINO."""

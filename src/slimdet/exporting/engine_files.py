@@ -11,13 +11,13 @@ import torch
 import torchvision
 
 import slimdet
-from slimdet import bundle, manifest
+from slimdet.bundle import manifest, store
+from slimdet.bundle.manifest import Manifest
 from slimdet.errors import ConfigError
-from slimdet.export.linked import link
-from slimdet.export.onnx_file import OPSET, folded, to_onnx
+from slimdet.exporting.linked import link
+from slimdet.exporting.onnx import OPSET, folded, to_onnx
 from slimdet.files import atomic_write, new_run_dir
-from slimdet.image_size import set_image_size
-from slimdet.manifest import Manifest
+from slimdet.models.image_size import set_image_size
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
@@ -54,7 +54,7 @@ def export(
     if linked and (format != "onnx" or not inside):
         raise ConfigError("--linked makes ONNX files that need their bundle beside them: leave out --out and --format")
     widths = source.widths if width is None else (source.check_width(width),)
-    slimmable = bundle.load(model)
+    slimmable = store.load(model)
     if imgsz is not None:
         set_image_size(slimmable, imgsz)
     entries = {}
@@ -108,7 +108,7 @@ def _write(graph: onnx.ModelProto, file: Path) -> None:
         with atomic_write(file) as temporary:
             temporary.write_bytes(graph.SerializeToString())
     else:
-        from slimdet.export.openvino_ir import save_ir  # an extra of its own
+        from slimdet.exporting.openvino import save_ir  # an extra of its own
 
         save_ir(graph, file)
 

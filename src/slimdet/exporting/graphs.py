@@ -23,7 +23,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
 from slimdet.errors import ConfigError
-from slimdet.export.sizes import resized
+from slimdet.exporting.sizes import resized
 
 DROPPED = -1.0  # score of a box that was suppressed or never was one
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from slimdet.export.onnx_file import PREFIX
+from slimdet.exporting.onnx import PREFIX
 from slimdet.widths import width_key
 
 _TYPES = {"F16": (np.float16, TensorProto.FLOAT16), "F32": (np.float32, TensorProto.FLOAT)}

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import torch
 
-from slimdet.export.graph import Graph
+from slimdet.exporting.graphs import Graph
 
 OPSET = 17
 PREFIX = "detector."  # of the weights' names: the detector is a part of the graph's module

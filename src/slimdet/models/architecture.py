@@ -15,8 +15,8 @@ from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d
 
-from slimdet import detectors
 from slimdet.errors import BundleError
+from slimdet.models import builders
 
 Description = dict[str, Any]
 
@@ -26,7 +26,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def describe(detector: nn.Module) -> Description:
-    """Return the description of a detector made by `slimdet.detectors` or by torchvision, settings included.
+    """Return the description of a detector made by `slimdet.models.builders` or by torchvision, settings included.
 
     Raises:
         BundleError: the detector is of neither kind, or its parts were replaced by others.
@@ -37,8 +37,8 @@ def describe(detector: nn.Module) -> Description:
     difference = _shape_difference(detector, reference)
     if difference:
         raise BundleError(
-            f"{type(detector).__name__} was changed after it was built ({difference}); build it with slimdet.detectors "
-            "or hand over an unchanged torchvision detector"
+            f"{type(detector).__name__} was changed after it was built ({difference}); build it with "
+            "slimdet.models.builders or hand over an unchanged torchvision detector"
         )
     description["settings"] = _settings(detector, reference)
     return description
@@ -61,12 +61,12 @@ def _construct(description: Description) -> nn.Module:
     arguments = {key: value for key, value in description.items() if key != "settings"}
     builder = arguments["builder"]
     try:
-        if builder == "seed":
-            from slimdet.seed import detector as original  # needed by its bundles alone
+        if builder == "original":
+            from slimdet.original.detector import detector as original  # needed by its bundles alone
 
             return original.build(arguments)
         if not builder.startswith("torchvision."):
-            return detectors.build(arguments)
+            return builders.build(arguments)
         name = builder.removeprefix("torchvision.")
         if name not in torchvision.models.list_models(module=detection):
             raise BundleError(f"torchvision has no detector {name!r}; install the release that made this bundle")
@@ -100,8 +100,8 @@ def _recognise(detector: nn.Module) -> Description:
         if type(candidate) is type(detector) and not _shape_difference(detector, candidate):
             return description
     raise BundleError(
-        f"{type(detector).__name__} is none of torchvision's ready-made detectors; build it with slimdet.detectors, "
-        "so that a bundle can say how to build it again"
+        f"{type(detector).__name__} is none of torchvision's ready-made detectors; build it with "
+        "slimdet.models.builders, so that a bundle can say how to build it again"
     )
 
 

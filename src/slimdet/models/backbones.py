@@ -4,11 +4,10 @@ Everything here is assembled from torchvision's own classes, so that a detector 
 extracted from it, holds no class of slimdet. To add a backbone, add an entry to `BACKBONES` (docs/detectors.md).
 """
 
-import difflib
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,9 @@ from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
-from slimdet.errors import ConfigError, WeightsError
-from slimdet.weights import first_line, fit, read_state_dict
+from slimdet.errors import WeightsError
+from slimdet.messages import check_choice, first_line
+from slimdet.models.weights import fit, read_state_dict
 
 log = logging.getLogger("slimdet")
 
@@ -89,22 +89,12 @@ def trunk(name: str, weights: str | Path | None = None, norm: str = "batch") -> 
     return cut, _load(name, network, weights, unused)
 
 
-def choose(kind: str, value: object, choices: Iterable[object]) -> None:
-    """Raise ConfigError, with the nearest choice, unless `value` is one of `choices`."""
-    choices = list(choices)
-    if value in choices:
-        return
-    near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ConfigError(f"{kind} {value!r} is unknown; {hint}known: {', '.join(str(c) for c in choices)}")
-
-
 # --- weights -----------------------------------------------------------------------------------------------------
 
 
 def _make(name: str, norm: str) -> nn.Module:
-    choose("backbone", name, BACKBONES)
-    choose("backbone norm", norm, NORMS)
+    check_choice("backbone", name, BACKBONES)
+    check_choice("backbone norm", norm, NORMS)
     return BACKBONES[name].make(NORMS[norm])
 
 

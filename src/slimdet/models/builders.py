@@ -19,8 +19,9 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign
 
-from slimdet.backbones import BACKBONES, STRIDES, choose, trunk
 from slimdet.errors import ConfigError
+from slimdet.messages import check_choice
+from slimdet.models.backbones import BACKBONES, STRIDES, trunk
 
 ROI_SIZE = 7  # cells a side of what the box head sees; the mask head sees twice as many
 GROUP = 16  # channels per group of group norm: constant, so that every quarter of a layer's channels fits
@@ -120,7 +121,7 @@ def faster_rcnn(
 
     Args:
         num_classes: classes *including* background, torchvision's meaning: K object classes make K + 1.
-        backbone: a key of `slimdet.backbones.BACKBONES`.
+        backbone: a key of `slimdet.models.backbones.BACKBONES`.
         neck: "full" (torchvision's, five levels, 256 channels) or "light" (strides 8, 16, 32, 128 channels).
         weights: the backbone's start: "imagenet" (torchvision's download), a file, or None / "none" for random.
         norm_layer: norm in pyramid and heads: None (torchvision's way), "batch" or "group" (16 channels a group).
@@ -163,9 +164,9 @@ def build(architecture: Mapping[str, Any]) -> FasterRCNN:
     """
     options = dict(architecture)
     builder = options.pop("builder", None)
-    choose("builder", builder, BUILDERS)
+    check_choice("builder", builder, BUILDERS)
     for option in options:
-        choose(f"option of {builder}", option, _OPTIONS)
+        check_choice(f"option of {builder}", option, _OPTIONS)
     if "num_classes" not in options:
         raise ConfigError(f"architecture of {builder} lacks num_classes")
     return BUILDERS[builder](**options, weights=None)
@@ -186,8 +187,8 @@ def _assemble(
 ) -> Any:
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
         raise ConfigError(f"num_classes {num_classes!r} must be an integer of at least 2: background and one class")
-    choose("neck", neck, NECKS)
-    choose("norm_layer", norm_layer, NORM_LAYERS)
+    check_choice("neck", neck, NECKS)
+    check_choice("norm_layer", norm_layer, NORM_LAYERS)
     plan, norms = NECKS[neck], NORM_LAYERS[norm_layer]
     shorter, longest = _image_size(imgsz, plan.imgsz)
     body, loaded = trunk(backbone, weights, backbone_norm)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.errors import ConfigError
-from slimdet.images import check_resizable
-from slimdet.slimmable import Slimmable
+from slimdet.images.decoding import check_resizable
 
 
 def set_image_size(model: Slimmable, imgsz: int) -> None:

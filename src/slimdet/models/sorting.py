@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision.models.detection import FasterRCNN
 
+from slimdet.core.tracing import CONVOLUTIONS, NORMS
 from slimdet.errors import ConfigError, UnknownLayerError
-from slimdet.tracing import CONVOLUTIONS, NORMS
 
 # Functions and methods that keep channels apart, by name; everything else is taken to mix them.
 _CHANNELWISE = frozenset(

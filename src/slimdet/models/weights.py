@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdet.errors import WeightsError
+from slimdet.messages import first_line, listed
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -79,16 +80,6 @@ def fit(network: nn.Module, state: dict[str, Tensor], unused: set[str], complain
         ],
     }
     if any(faults.values()):
-        lines = [f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
+        lines = [f"{kind}: {listed(keys, 5)}" for kind, keys in faults.items() if keys]
         raise WeightsError(f"{complaint}: {'; '.join(lines)}; give the file of this backbone, or --weights none")
     network.load_state_dict(given, strict=False)  # its own check would be of shapes only
-
-
-def _some(keys: list[str], limit: int = 5) -> str:
-    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
-    return ", ".join(keys[:limit]) + more
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

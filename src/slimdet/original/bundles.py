@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from slimdet import bundle
+from slimdet.bundle import store
+from slimdet.core.slimmable import slim
 from slimdet.errors import BundleError, WeightsError
-from slimdet.seed import checkpoint
-from slimdet.seed.config import read_config
-from slimdet.seed.detector import WIDTHS, architecture_of, build
-from slimdet.seed.voc import CLASSES as VOC_CLASSES
-from slimdet.slimmable import slim
+from slimdet.original.configs.config import read_config
+from slimdet.original.data.voc import CLASSES as VOC_CLASSES
+from slimdet.original.detector import checkpoint
+from slimdet.original.detector.detector import WIDTHS, architecture_of, build
 
 # By category id; COCO's ids are not consecutive, and torchvision's list has placeholders for those it leaves out.
 COCO_CLASSES = {
@@ -49,7 +49,7 @@ def to_bundle(path: str | Path, out: str | Path, config: str | Path | None = Non
         if isinstance(meta, Mapping)
         else {}
     )
-    return bundle.save(model, out, classes=names, category_ids=ids, training={"checkpoint_meta": kept})
+    return store.save(model, out, classes=names, category_ids=ids, training={"checkpoint_meta": kept})
 
 
 def to_checkpoint(path: str | Path, out: str | Path) -> Path:
@@ -58,8 +58,8 @@ def to_checkpoint(path: str | Path, out: str | Path) -> Path:
     Raises:
         BundleError: the bundle is damaged, or its detector is not one of the original's.
     """
-    model = bundle.load(path)
-    if getattr(model.twin(1.0), "architecture", {}).get("builder") != "seed" or model.widths != WIDTHS:
+    model = store.load(path)
+    if getattr(model.twin(1.0), "architecture", {}).get("builder") != "original" or model.widths != WIDTHS:
         raise BundleError(f"{path} is not a detector of the original system; only those have checkpoints of its kind")
     settings: Any = getattr(model, "training_settings", {})
     checkpoint.write(out, model, settings.get("checkpoint_meta", {}))
@@ -113,7 +113,7 @@ def _guess(state: Mapping[str, Tensor], path: str) -> dict[str, Any]:
         model["type"] = "MaskRCNN"
     norm = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
     image = {"img_scale": [1333, 800], "img_norm_cfg": norm, "size_divisor": 32}
-    return {"builder": "seed", "num_classes": classes, "model": model, "test_cfg": test, "image": image}
+    return {"builder": "original", "num_classes": classes, "model": model, "test_cfg": test, "image": image}
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:

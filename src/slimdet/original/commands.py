@@ -9,17 +9,17 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from slimdet.core.slimmable import parse_width
 from slimdet.errors import ConfigError, SlimdetError, WidthError
 from slimdet.files import new_run_dir
-from slimdet.seed import results as forms
-from slimdet.seed.config import read_config
-from slimdet.seed.dataset import PictureSet, read_annotations
-from slimdet.seed.detector import WIDTHS
-from slimdet.seed.launch import find_place
-from slimdet.seed.recall import average_recall, objects
-from slimdet.seed.scores import KINDS, score
-from slimdet.seed.testing import Job, Results, number_of_classes, read_split, run_everywhere
-from slimdet.slimmable import parse_width
+from slimdet.original.configs.config import read_config
+from slimdet.original.data.dataset import PictureSet, read_annotations
+from slimdet.original.detector.detector import WIDTHS
+from slimdet.original.launch import find_place
+from slimdet.original.testing import results as forms
+from slimdet.original.testing.recall import average_recall, objects
+from slimdet.original.testing.run import Job, Results, number_of_classes, read_split, run_everywhere
+from slimdet.original.testing.scores import KINDS, score
 
 EVALUATIONS = (*KINDS, "proposal_fast")
 
@@ -176,8 +176,8 @@ def coco_eval(result: str, *, ann: str, types: Sequence[str], max_dets: Sequence
 
 def _show(found: Results, pictures: PictureSet) -> None:
     """Draw the results of every image and width into a new folder; there may be no screen."""
-    from slimdet.drawing import draw
-    from slimdet.seed.pipeline import read_bgr
+    from slimdet.images.drawing import draw
+    from slimdet.original.data.pipeline import read_bgr
 
     folder = new_run_dir("show")
     for width, results in found.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from slimdet import manifest
+from slimdet.bundle import manifest
 from slimdet.errors import ConfigError
 from slimdet.runtime.detector import Runtime
 from slimdet.runtime.engines import choose
@@ -28,7 +28,7 @@ def costs(
 
     Args:
         model: a bundle's folder, or "bundled".
-        engine: as for `Runtime`. With torch it is `slimdet.profiling.profile` that measures.
+        engine: as for `Runtime`. With torch it is `slimdet.report.profiling.profile` that measures.
         imgsz: side of the square picture in pixels; the torch engine alone can choose it.
         device, threads: as for `Runtime`.
         repeats: timed runs of every width.
@@ -37,7 +37,7 @@ def costs(
         {"engine", "device", "threads" (null: the engine's choice), "imgsz" (pixels), "repeats", "widths": {"0.25":
         {...}, ...}, "all": {...}} with
 
-        - "latency_ms", "latency_spread_ms": as `slimdet.profiling.profile` has them, on a picture of noise;
+        - "latency_ms", "latency_spread_ms": as `slimdet.report.profiling.profile` has them, on a picture of noise;
         - "disk_mb": the files that the width reads, in MiB;
         - "memory_mb": what the width adds to a process's resident memory, in MiB; absent where it cannot be told;
         - "parameters", "macs": as recorded in the bundle, absent where they were not.
@@ -120,8 +120,9 @@ def latencies(runtime: Runtime, side: int, repeats: int) -> dict[float, list[flo
 def _with_torch(model: str | Path, imgsz: int | None, device: str, threads: int | None, repeats: int) -> dict[str, Any]:
     import torch
 
-    from slimdet import bundle, profiling
+    from slimdet.bundle import store
+    from slimdet.report import profiling
 
     if threads:
         torch.set_num_threads(threads)
-    return profiling.profile(bundle.load(model), imgsz, device, repeats)
+    return profiling.profile(store.load(model), imgsz, device, repeats)

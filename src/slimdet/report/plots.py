@@ -34,7 +34,7 @@ def accuracy_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
     """The 12 COCO numbers of every width, a table per IoU type; 79 columns wide.
 
     Args:
-        results: width -> "bbox" / "segm" -> the 12 numbers, as `slimdet.evaluation.evaluate` gives them.
+        results: width -> "bbox" / "segm" -> the 12 numbers, as `slimdet.evaluation.matching.evaluate` gives them.
     """
     tables = []
     for kind in next(iter(results.values()), {}):
@@ -73,7 +73,7 @@ def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str], path: str 
     Colours are shares of the true class; in the last row, of all that was detected as the column's class.
 
     Args:
-        matrix: counts [K + 1, K + 1], as `slimdet.evaluation.confusion_matrix` gives them.
+        matrix: counts [K + 1, K + 1], as `slimdet.evaluation.matching.confusion_matrix` gives them.
         classes: the K names.
     """
     size = len(classes) + 1

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
+from slimdet.core.slimmable import Slimmable
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError
-from slimdet.slimmable import Slimmable
 
 MB = 2**20
 LEAST_SIDE = 32  # pixels: the coarsest pyramid level has one cell for them

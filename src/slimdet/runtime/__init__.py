@@ -1,1 +1,1 @@
-"""Running exported detectors, without torch: `slimdet.Runtime`, its results, and the engines behind it."""
+"""Running detectors without torch: `slimdet.Runtime`, its results, and the engines behind it."""

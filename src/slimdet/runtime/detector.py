@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from slimdet import manifest
-from slimdet.images import ImageSource, check_resizable, read_image
+from slimdet.bundle import manifest
+from slimdet.images.decoding import ImageSource, check_resizable, read_image
 from slimdet.runtime.engine import Engine, Found, Session
 from slimdet.runtime.engines import choose, make
 from slimdet.runtime.footprint import footprint
@@ -97,7 +97,7 @@ class Runtime:
 
         Args:
             source: a path, the bytes of an image file, a Pillow image, or an RGB array uint8 [H, W, 3] (and what else
-                `slimdet.images.read_image` takes); or a list or tuple of these.
+                `slimdet.images.decoding.read_image` takes); or a list or tuple of these.
             width: the width to run at.
             batch: images of a list that run together, where they have one size.
 

@@ -2,8 +2,8 @@
 
 from importlib.util import find_spec
 
+from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
-from slimdet.manifest import Manifest
 from slimdet.runtime.engine import Engine
 
 ENGINES = ("onnxruntime", "openvino", "torch")

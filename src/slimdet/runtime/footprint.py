@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from slimdet import manifest
+from slimdet.bundle import manifest
 from slimdet.runtime.engines import make
 
 STATM = Path("/proc/self/statm")  # Linux

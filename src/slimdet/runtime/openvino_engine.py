@@ -9,8 +9,8 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
-from slimdet.manifest import Manifest
 from slimdet.runtime.engine import Found
 
 

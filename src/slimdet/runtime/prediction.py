@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slimdet.data.annotated import images_in
+from slimdet.data.annotations import images_in
 from slimdet.errors import DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.runtime.detector import Picture, Runtime

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from slimdet.coco_results import coco_results
-from slimdet.drawing import draw
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_write
-from slimdet.runtime.masks import paste_masks
+from slimdet.images.drawing import draw
+from slimdet.images.masks import paste_masks
+from slimdet.runtime.coco_results import coco_results
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
-from slimdet import bundle
+from slimdet.bundle import store
+from slimdet.bundle.manifest import Manifest
 from slimdet.devices import choose_device
-from slimdet.image_size import set_image_size
-from slimdet.manifest import Manifest
+from slimdet.models.image_size import set_image_size
 from slimdet.runtime.engine import Found
 
 
@@ -44,7 +44,7 @@ class TorchEngine:
         imgsz: int | None = None,
     ) -> None:
         self._manifest, self._conf = manifest, conf
-        self._model = bundle.load(manifest.name)
+        self._model = store.load(manifest.name)
         if imgsz is not None:
             set_image_size(self._model, imgsz)
         self._place = choose_device(device)

@@ -26,17 +26,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection import MaskRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
-from slimdet import bundle, manifest, report
+from slimdet.bundle import manifest, store
+from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.data.loader import loader
-from slimdet.detections import check_classes
 from slimdet.devices import choose_device
 from slimdet.errors import BundleError, DataError
+from slimdet.evaluation.inference import check_classes
+from slimdet.evaluation.validation import validate
 from slimdet.files import new_run_dir
-from slimdet.image_size import check_image_sizes
-from slimdet.slimmable import Slimmable
-from slimdet.validation import validate
+from slimdet.models.image_size import check_image_sizes
+from slimdet.report import plots
 from slimdet.widths import parse_width, read_plan
 
 logger = logging.getLogger("slimdet")
@@ -183,12 +184,12 @@ def calibrate(
     stages = None if plan is None else read_plan(plan)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"--out {out} is there already and not empty; choose another folder")
-    if manifest.read(model).architecture.get("builder") == "seed":
+    if manifest.read(model).architecture.get("builder") == "original":
         raise BundleError(
             f"{model} has layers of the original system, which were trained at listed widths only; widths are added to "
             "models of 'slimdet train --widths 0.25-1.0'"
         )
-    slimmable = bundle.load(model)
+    slimmable = store.load(model)
     config = read_data_config(data)
     if config.train is None:
         raise DataError(f"{data} has no 'train:', which the statistics are collected from")
@@ -222,7 +223,7 @@ def calibrate(
     slimmable.calibrations = {**slimmable.calibrations, str(value): record}
     kept = {key: numbers for key, numbers in slimmable.metrics.items() if key != str(value)}
     exported = out is None and model != "bundled" and any(map(manifest.read(model).engines, ("onnx", "openvino")))
-    path = bundle.save(slimmable, target, metrics=kept | ({str(value): metrics} if metrics else {}))
+    path = store.save(slimmable, target, metrics=kept | ({str(value): metrics} if metrics else {}))
     if exported:
         logger.warning("the engine files of %s were of the weights before: 'slimdet export --model %s'", path, path)
     return Calibration(str(path), value, used, metrics)
@@ -230,6 +231,6 @@ def calibrate(
 
 def view(result: Calibration) -> Group:
     """What a calibration shows."""
-    parts: list[Any] = [report.accuracy_table({str(result.width): result.metrics})] if result.metrics else []
+    parts: list[Any] = [plots.accuracy_table({str(result.width): result.metrics})] if result.metrics else []
     text = f"width {result.width} has statistics of {result.images} images; the bundle is {result.model}"
     return Group(*parts, text)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from slimdet.sliced import Sliced
-from slimdet.slimmable import Slimmable
+from slimdet.core.sliced import Sliced
+from slimdet.core.slimmable import Slimmable
 
 
 @torch.no_grad()

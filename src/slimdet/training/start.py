@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimdet import architecture, bundle, detectors
+from slimdet.bundle import store
+from slimdet.core.slimmable import Slimmable, slim
 from slimdet.errors import ConfigError, WeightsError
-from slimdet.image_size import set_image_size
-from slimdet.settings import TrainSettings
-from slimdet.slimmable import Slimmable, slim
-from slimdet.sorting import sort_channels, sort_detector
+from slimdet.messages import listed
+from slimdet.models import architecture, builders
+from slimdet.models.image_size import set_image_size
+from slimdet.models.sorting import sort_channels, sort_detector
+from slimdet.training.settings import TrainSettings
 
 # What belongs to certain classes; the RPN's outputs do not, they tell objects from background.
 _CLASS_LAYERS = re.compile(r"roi_heads\.(box_predictor|mask_predictor\.mask_fcn_logits)\.")
@@ -46,8 +48,8 @@ def starting_model(
         classes: names of the labels 1..K.
         widths, scope, norms: as `slimdet.slim` takes them.
         weights: "imagenet", "none", a file with the backbone's weights, or a bundle, whose detector is taken as it is.
-        backbone, neck, norm, frozen_norms, imgsz: as `slimdet.detectors` takes them. A bundle's detector is taken as it
-            is: the first four are the defaults of `TrainSettings` there, or what it has.
+        backbone, neck, norm, frozen_norms, imgsz: as `slimdet.models.builders` takes them. A bundle's detector is
+            taken as it is: the first four are the defaults of `TrainSettings` there, or what it has.
         sort_by: images [3, H, W] by which the backbone's channels are sorted before slimming.
         blank: load nothing: a checkpoint will fill the model.
 
@@ -55,12 +57,12 @@ def starting_model(
         WeightsError: weights that cannot be had or that do not fit.
         ConfigError: a bundle of another kind of detector, or with other parts than were asked for.
     """
-    if weights == "bundled" or (Path(weights) / bundle.MODEL).is_file():
+    if weights == "bundled" or (Path(weights) / store.MODEL).is_file():
         asked = {"backbone": backbone, "neck": neck, "norm": norm, "frozen_norms": frozen_norms}
         return _fine_tuned(kind, weights, classes, widths, scope, imgsz, norms, None if blank else sort_by, asked)
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
-    build = {"faster_rcnn": detectors.faster_rcnn, "mask_rcnn": detectors.mask_rcnn}[kind]
+    build = {"faster_rcnn": builders.faster_rcnn, "mask_rcnn": builders.mask_rcnn}[kind]
     detector = build(
         len(classes) + 1,
         backbone=backbone,
@@ -95,7 +97,7 @@ def _fine_tuned(
     asked: Mapping[str, Any],
 ) -> Slimmable:
     """A bundle's detector, with new class outputs where the classes differ, and its norms where the widths agree."""
-    source = bundle.load(path)
+    source = store.load(path)
     description = architecture.describe(source.twin(1.0))
     made = description["builder"]
     if made not in ("faster_rcnn", "mask_rcnn"):
@@ -107,7 +109,7 @@ def _fine_tuned(
     given = dict(source.state_dict())
     if tuple(classes) != source.classes:
         given = {key: value for key, value in given.items() if not _CLASS_LAYERS.match(key)}
-        logger.info("new heads for %s, in place of %s", _some(classes), _some(source.classes))
+        logger.info("new heads for %s, in place of %s", listed(classes), listed(source.classes))
     kept = _fill(detector, given)  # before slimming: widths that the bundle lacks start from the widest's norms
     if sort_by is not None:
         if len(source.widths) > 1:
@@ -118,7 +120,7 @@ def _fine_tuned(
     if sort_by is None:
         kept = _fill(model, given)
     dropped = sorted(source.state_dict().keys() - kept)
-    which = f": {_some(dropped)}" if dropped else ""
+    which = f": {listed(dropped)}" if dropped else ""
     logger.info("from %s: kept %d tensors, dropped %d%s", path, len(kept), len(dropped), which)
     if imgsz is not None:
         set_image_size(model, imgsz)
@@ -141,8 +143,3 @@ def _fill(module: torch.nn.Module, given: dict[str, Tensor]) -> set[str]:
     fitting = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
     module.load_state_dict(own | fitting)
     return set(fitting)
-
-
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

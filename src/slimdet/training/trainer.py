@@ -22,24 +22,26 @@ import torch
 from rich.console import Group
 from torch import Tensor, nn
 
-from slimdet import bundle, manifest, report
-from slimdet.calibration import calibration_batches, collect_statistics
+from slimdet.bundle import manifest, store
+from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.data.loader import loader
 from slimdet.data.transforms import augmentation
-from slimdet.detections import check_classes
 from slimdet.devices import choose_device
-from slimdet.distillation import PARTS, Watched, distillation_losses, watch
 from slimdet.errors import ConfigError, DataError, WidthError
+from slimdet.evaluation.inference import check_classes
+from slimdet.evaluation.validation import validate
 from slimdet.files import atomic_write, new_run_dir
-from slimdet.gradients import divide_by_users
-from slimdet.image_size import check_image_sizes
-from slimdet.run_log import SETTINGS, RunLog
-from slimdet.settings import GRADIENTS, TrainSettings, learning_rate, sampled_widths
-from slimdet.slimmable import Slimmable
-from slimdet.starting import starting_model
-from slimdet.validation import validate
+from slimdet.messages import first_line
+from slimdet.models.image_size import check_image_sizes
+from slimdet.report import plots
+from slimdet.training.calibration import calibration_batches, collect_statistics
+from slimdet.training.distillation import PARTS, Watched, distillation_losses, watch
+from slimdet.training.gradients import divide_by_users
+from slimdet.training.log import SETTINGS, RunLog
+from slimdet.training.settings import GRADIENTS, TrainSettings, learning_rate, sampled_widths
+from slimdet.training.start import starting_model
 from slimdet.widths import WidthRange, widths_between
 
 CHECKPOINT = "last.pt"
@@ -66,7 +68,7 @@ def accumulate_gradients(
         distill: weight of the distillation losses of the others; 0 leaves them out.
         balance: the losses of width w are multiplied by w ** -balance.
         bf16: compute in bfloat16 where autocast does.
-        distill_parts: which of `slimdet.distillation.PARTS` are taught.
+        distill_parts: which of `slimdet.training.distillation.PARTS` are taught.
         teacher: a detector of its own, in training mode, that teaches all widths in place of the widest.
 
     Returns:
@@ -227,7 +229,7 @@ class Trainer:
             self.step = state["step"]
             torch.set_rng_state(state["random"].cpu())
         except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ConfigError(f"{file} cannot be gone on with ({reason}); start the training anew") from error
 
 
@@ -358,7 +360,7 @@ def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> dict[str, A
     if settings.evaluate and val is not None:
         kept.classes, kept.category_ids = trainer.dataset.classes, trainer.dataset.category_ids
         metrics = validate(kept, val, kept.widths, settings.device).widths
-    path = bundle.save(
+    path = store.save(
         kept,
         folder / "model",
         classes=trainer.dataset.classes,
@@ -381,7 +383,7 @@ def recalibrate(model: Slimmable, trainer: Trainer) -> None:
 
 def view(result: Mapping[str, Any]) -> Group:
     """What a finished training shows: its numbers and what to do next."""
-    parts: list[Any] = [report.accuracy_table(result["widths"])] if result["widths"] else []
+    parts: list[Any] = [plots.accuracy_table(result["widths"])] if result["widths"] else []
     model, widths = result["model"], manifest.read(result["model"]).widths
     return Group(
         *parts,

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from slimdet.errors import ConfigError
-from slimdet.seed.config import image_scales, read_config
+from slimdet.original.configs.config import image_scales, read_config
 
-from .small import CONFIGS, config_text
+from ..small import CONFIGS, config_text
 
 
 def write(folder: Path, old: str, new: str, kind: str = "mask") -> Path:

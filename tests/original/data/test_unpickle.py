@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from slimdet.errors import DataError
-from slimdet.seed.unpickle import unpickle
+from slimdet.original.data.unpickle import unpickle
 
 PLAIN: list[Any] = [
     [{"a": (1, 2.5, "x", b"y", None, True)}],

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from slimdet.errors import DataError
-from slimdet.seed.dataset import read_annotations
-from slimdet.seed.unpickle import unpickle
-from slimdet.seed.voc import convert
+from slimdet.original.data.dataset import read_annotations
+from slimdet.original.data.unpickle import unpickle
+from slimdet.original.data.voc import convert
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
 <bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"""

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou, nms
 
-from slimdet.seed.anchors import RoundedAnchors, cell
-from slimdet.seed.boxes import Coder, clip, flip, from_inclusive, nms_per_class, rescale, to_inclusive
+from slimdet.original.detector.anchors import RoundedAnchors, cell
+from slimdet.original.detector.boxes import Coder, clip, flip, from_inclusive, nms_per_class, rescale, to_inclusive
 
 Units = dict[str, np.ndarray]
 

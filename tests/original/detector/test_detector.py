@@ -1,4 +1,4 @@
-"""The seed detector as slimdet's detectors are used: tensors in, torchvision's results out, at every width."""
+"""The original detector as slimdet's detectors are used: tensors in, torchvision's results out, at every width."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from slimdet.errors import ConfigError
-from slimdet.seed.augmented_test import detect, off_view, onto_view
-from slimdet.seed.boxes import from_inclusive
-from slimdet.seed.config import read_config
-from slimdet.seed.detector import SeedDetector, architecture_of, build
-from slimdet.seed.masks import paste
-from slimdet.seed.pipeline import read_bgr, views
-from slimdet.seed.prepare import ready
-from slimdet.seed.testing import load_model
+from slimdet.original.configs.config import read_config
+from slimdet.original.data.pipeline import read_bgr, views
+from slimdet.original.detector.boxes import from_inclusive
+from slimdet.original.detector.detector import OriginalDetector, architecture_of, build
+from slimdet.original.detector.masks import paste
+from slimdet.original.testing.augmented_test import detect, off_view, onto_view
+from slimdet.original.testing.prepare import ready
+from slimdet.original.testing.run import load_model
 
-from .small import small_text
+from ..small import small_text
 
 Small = Callable[[str], tuple[Path, Path]]
 
@@ -58,7 +58,7 @@ def test_folding_and_extraction_change_digits_only(mask: Any, pictures: Path) ->
 
 
 def read_config_norm() -> Any:
-    return read_config(Path(__file__).parents[2] / "configs" / "rpn_r50_fpn_1x.py").data.test.img_norm_cfg
+    return read_config(Path(__file__).parents[3] / "configs" / "rpn_r50_fpn_1x.py").data.test.img_norm_cfg
 
 
 @torch.no_grad()
@@ -125,7 +125,7 @@ def test_other_settings_run(pictures: Path, tmp_path: Path, old: str, new: str) 
     assert new in text
     (tmp_path / "x.py").write_text(text)
     detector = build(architecture_of(read_config(tmp_path / "x.py"))).eval()
-    assert isinstance(detector, SeedDetector)
+    assert isinstance(detector, OriginalDetector)
     found = detector([torch.rand(3, 40, 50)])[0]
     assert found["boxes"].shape[1] == 4
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from slimdet.seed.boxes import from_inclusive
-from slimdet.seed.pooler import PyramidRoIAlign
+from slimdet.original.detector.boxes import from_inclusive
+from slimdet.original.detector.pooler import PyramidRoIAlign
 
 
 def pooled(units: dict[str, np.ndarray], size: int, sampling: int, count: int, feature: torch.Tensor) -> torch.Tensor:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from slimdet.errors import DataError
-from slimdet.seed import scores
-from slimdet.seed.recall import average_recall, objects
-from slimdet.seed.scores import score
+from slimdet.original.testing import scores
+from slimdet.original.testing.recall import average_recall, objects
+from slimdet.original.testing.scores import score
 
 
 @pytest.fixture(scope="module")
-def references(seed: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    folder = seed / "reference"
+def references(original: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    folder = original / "reference"
     return json.loads((folder / "tiny_coco.json").read_text()), json.loads((folder / "eval_refs.json").read_text())
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from slimdet.seed.config import Config
-from slimdet.seed.schedule import batches, chance, draw_scale, learning_rate
+from slimdet.original.configs.config import Config
+from slimdet.original.training.schedule import batches, chance, draw_scale, learning_rate
 
 RULE = Config(warmup="linear", warmup_iters=500, warmup_ratio=1 / 3, step=(8, 11), gamma=0.1)
 

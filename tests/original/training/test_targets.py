@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from slimdet.seed.boxes import from_inclusive
-from slimdet.seed.config import Config
-from slimdet.seed.losses import mask_targets, smooth_l1
-from slimdet.seed.targets import assign, sample
+from slimdet.original.configs.config import Config
+from slimdet.original.detector.boxes import from_inclusive
+from slimdet.original.training.losses import mask_targets, smooth_l1
+from slimdet.original.training.targets import assign, sample
 
 Units = dict[str, np.ndarray]
 RPN = Config(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3)

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from slimdet.errors import ConfigError, WeightsError
-from slimdet.seed import checkpoint
-from slimdet.seed.commands import run_test
-from slimdet.seed.config import Config, read_config
-from slimdet.seed.detector import WIDTHS
-from slimdet.seed.freezing import freeze
-from slimdet.seed.losses import losses
-from slimdet.seed.testing import load_model, read_split
-from slimdet.seed.train_command import train
-from slimdet.seed.train_data import collate, load, objects_of
-from slimdet.seed.training import Trainer
+from slimdet.original.commands import run_test
+from slimdet.original.configs.config import Config, read_config
+from slimdet.original.data.train_data import collate, load, objects_of
+from slimdet.original.detector import checkpoint
+from slimdet.original.detector.detector import WIDTHS
+from slimdet.original.testing.run import load_model, read_split
+from slimdet.original.training.command import train
+from slimdet.original.training.freezing import freeze
+from slimdet.original.training.losses import losses
+from slimdet.original.training.trainer import Trainer
 
 Small = Callable[[str], tuple[Path, Path]]
 

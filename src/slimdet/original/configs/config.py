@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from slimdet.errors import ConfigError
-from slimdet.flags import did_you_mean
-from slimdet.seed.literals import LiteralFile, Section
-from slimdet.seed.schema import CONFIG, KINDS, Field, Table
+from slimdet.messages import did_you_mean
+from slimdet.original.configs.literals import LiteralFile, Section
+from slimdet.original.configs.schema import CONFIG, KINDS, Field, Table
 
 Warn = Callable[[str], None]
 # Names that the original's configs define for their own use; after an edit nothing may refer to them any more. Other

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slimdet.errors import ConfigError
-from slimdet.flags import did_you_mean
+from slimdet.messages import did_you_mean
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,

@@ -305,7 +305,7 @@ CONFIG: Table = {
     "workflow": Field("anything", default=[("train", 1)]),
 }
 
-# What a detector is built from (slimdet.seed.detector.build).
+# What a detector is built from (slimdet.original.detector.detector.build).
 DETECTOR: Table = {
     "model": CONFIG["model"],
     "test_cfg": CONFIG["test_cfg"],

@@ -13,8 +13,8 @@ import numpy as np
 
 from slimdet.data.check import LISTS, load_coco
 from slimdet.errors import ConfigError, DataError
-from slimdet.seed.config import Config
-from slimdet.seed.unpickle import unpickle
+from slimdet.original.configs.config import Config
+from slimdet.original.data.unpickle import unpickle
 
 
 @dataclass(frozen=True)

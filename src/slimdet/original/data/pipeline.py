@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from slimdet.errors import ImageError
-from slimdet.seed.config import Config
-from slimdet.seed.transform import Frame, fit, pad
+from slimdet.original.configs.config import Config
+from slimdet.original.detector.transform import Frame, fit, pad
 
 cv2.setNumThreads(1)  # images are small; OpenCV's own threads would only fight torch's
 

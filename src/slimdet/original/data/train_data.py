@@ -14,12 +14,12 @@ from pycocotools import mask as rle
 from torch import Tensor
 
 from slimdet.errors import DataError
-from slimdet.seed.boxes import flip, from_inclusive, rescale
-from slimdet.seed.config import Config
-from slimdet.seed.dataset import PictureSet
-from slimdet.seed.losses import Target
-from slimdet.seed.pipeline import normalise, read_bgr, resize
-from slimdet.seed.transform import Frame, pad
+from slimdet.original.configs.config import Config
+from slimdet.original.data.dataset import PictureSet
+from slimdet.original.data.pipeline import normalise, read_bgr, resize
+from slimdet.original.detector.boxes import flip, from_inclusive, rescale
+from slimdet.original.detector.transform import Frame, pad
+from slimdet.original.training.losses import Target
 
 
 @dataclass(frozen=True)

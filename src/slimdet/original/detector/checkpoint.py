@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimdet.core.slimmable import Slimmable
 from slimdet.errors import WeightsError
 from slimdet.files import atomic_write
-from slimdet.slimmable import Slimmable
+from slimdet.messages import first_line
 from slimdet.widths import width_key
 
 State = dict[str, Tensor]
@@ -110,7 +111,7 @@ def _reason(error: Exception) -> str:
     found = re.search(r"GLOBAL (\S+)", str(error))
     if found:
         return f"it names the global {found[1]}, which is not plain data"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)[:200]
 
 
 # ------------------------------------------------------------------------------------------------- fitting

@@ -15,13 +15,13 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork
 
 from slimdet.errors import ConfigError
-from slimdet.seed.boxes import clip, rescale
-from slimdet.seed.config import Config, from_plain, image_scales
-from slimdet.seed.masks import paste
-from slimdet.seed.roi_heads import RoIHeads
-from slimdet.seed.rpn import RegionProposals
-from slimdet.seed.schema import DETECTOR
-from slimdet.seed.transform import Frame, Transform
+from slimdet.original.configs.config import Config, from_plain, image_scales
+from slimdet.original.configs.schema import DETECTOR
+from slimdet.original.detector.boxes import clip, rescale
+from slimdet.original.detector.masks import paste
+from slimdet.original.detector.roi_heads import RoIHeads
+from slimdet.original.detector.rpn import RegionProposals
+from slimdet.original.detector.transform import Frame, Transform
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -70,7 +70,7 @@ class Subsampled(ExtraFPNBlock):
         return results, names
 
 
-class SeedDetector(nn.Module):
+class OriginalDetector(nn.Module):
     """A detector of the original system; made by `build`. It is called like torchvision's detectors.
 
     Attributes:
@@ -98,7 +98,7 @@ class SeedDetector(nn.Module):
 
         Args:
             images: B float tensors [3, H, W], RGB in 0..1.
-            targets: must be None; training goes through `slimdet.seed.train`.
+            targets: must be None; training goes through `tools/train.py`.
             proposals: for Fast R-CNN, each image's boxes [N, 4] (x1, y1, x2, y2 in its pixels, half-open); without
                 them the whole image is the only proposal.
 
@@ -158,7 +158,7 @@ class SeedDetector(nn.Module):
         return first.new_tensor([[0, 0, frame.size[1], frame.size[0]]]), first.new_ones(1)
 
 
-def build(architecture: Mapping[str, Any]) -> SeedDetector:
+def build(architecture: Mapping[str, Any]) -> OriginalDetector:
     """Make a detector, with random weights, from its `architecture`.
 
     Raises:
@@ -174,20 +174,20 @@ def build(architecture: Mapping[str, Any]) -> SeedDetector:
     longest, shortest = scales[0]
     norm = image.img_norm_cfg
     transform = Transform(shortest, longest, norm.mean, norm.std, norm.to_rgb, image.size_divisor)
-    detector = SeedDetector(config.model, config.test_cfg, transform)
+    detector = OriginalDetector(config.model, config.test_cfg, transform)
     detector.architecture = dict(architecture)
     return detector
 
 
 def architecture_of(config: Config) -> dict[str, Any]:
-    """The plain data from which `build` makes the detector of a config (`slimdet.seed.config.read_config`)."""
+    """The plain data from which `build` makes the detector of a config (as `read_config` returns it)."""
     dataset = config.data.test or config.data.val or config.data.train
     if dataset is None:
         raise ConfigError("the config's data has none of train, val and test, so image sizes are unknown")
     classes = config.model.bbox_head.num_classes if config.model.bbox_head else 2
     image = {key: dataset[key] for key in ("img_scale", "img_norm_cfg", "size_divisor")}
     parts = {"model": config.model, "test_cfg": config.test_cfg, "image": image}
-    return {"builder": "seed", "num_classes": classes, **_plain(parts)}
+    return {"builder": "original", "num_classes": classes, **_plain(parts)}
 
 
 def _plain(value: Any) -> Any:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-from slimdet.seed.boxes import Coder, clip, nms_per_class, rescale
-from slimdet.seed.config import Config
-from slimdet.seed.pooler import PyramidRoIAlign
+from slimdet.original.configs.config import Config
+from slimdet.original.detector.boxes import Coder, clip, nms_per_class, rescale
+from slimdet.original.detector.pooler import PyramidRoIAlign
 
 
 class SharedLayers(nn.Module):

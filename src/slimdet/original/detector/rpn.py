@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import nms
 
-from slimdet.seed.anchors import RoundedAnchors
-from slimdet.seed.boxes import Coder, clip
-from slimdet.seed.config import Config
+from slimdet.original.configs.config import Config
+from slimdet.original.detector.anchors import RoundedAnchors
+from slimdet.original.detector.boxes import Coder, clip
 
 
 class Head(RPNHead):

@@ -30,7 +30,7 @@ class Transform(nn.Module):
     """Resize, normalise and pad, on tensors.
 
     It does without OpenCV, whose resizing of bytes differs by one level in some pixels; the commands of the original
-    use `slimdet.seed.pipeline`, which does not differ.
+    use `slimdet.original.data.pipeline`, which does not differ.
 
     Args:
         min_size, max_size: the shorter and the longer side's limit in pixels; the tighter one counts.

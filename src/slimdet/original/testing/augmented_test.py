@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slimdet.seed.boxes import clip, flip, rescale
-from slimdet.seed.detector import SeedDetector
-from slimdet.seed.masks import unflip
-from slimdet.seed.pipeline import View
+from slimdet.original.data.pipeline import View
+from slimdet.original.detector.boxes import clip, flip, rescale
+from slimdet.original.detector.detector import OriginalDetector
+from slimdet.original.detector.masks import unflip
 
 
-def detect(detector: SeedDetector, views: Sequence[View], proposals: Tensor | None = None) -> dict[str, Tensor]:
-    """Detections in one image from all its views, in original pixels; the result is `SeedDetector.detect`'s.
+def detect(detector: OriginalDetector, views: Sequence[View], proposals: Tensor | None = None) -> dict[str, Tensor]:
+    """Detections in one image from all its views, in original pixels; the result is `OriginalDetector.detect`'s.
 
     The proposals of all views are one set (the original lost all but the first view's). Each view then has its say on
     each of them: boxes, class scores and masks are averaged over the views before NMS.

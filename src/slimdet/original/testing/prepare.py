@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from slimdet.seed.detector import SeedDetector
-from slimdet.slimmable import Slimmable
+from slimdet.core.slimmable import Slimmable
+from slimdet.original.detector.detector import OriginalDetector
 
 
-def ready(model: Slimmable, width: float, device: torch.device | str = "cpu") -> SeedDetector:
+def ready(model: Slimmable, width: float, device: torch.device | str = "cpu") -> OriginalDetector:
     """Extract a width for inference. A frozen norm behind a convolution is part of that convolution."""
-    detector = cast(SeedDetector, model.extract(width)).eval().requires_grad_(False)
+    detector = cast(OriginalDetector, model.extract(width)).eval().requires_grad_(False)
     _fold(detector.backbone.body)
     return detector.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 

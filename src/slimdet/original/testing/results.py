@@ -15,9 +15,9 @@ from torch import Tensor
 
 from slimdet.errors import DataError
 from slimdet.files import atomic_write
-from slimdet.seed.boxes import to_inclusive
-from slimdet.seed.masks import encode
-from slimdet.seed.unpickle import unpickle
+from slimdet.original.data.unpickle import unpickle
+from slimdet.original.detector.boxes import to_inclusive
+from slimdet.original.detector.masks import encode
 
 Classwise = list[np.ndarray]
 Masked = tuple[Classwise, list[list[dict[str, Any]]]]
@@ -28,7 +28,7 @@ def image_result(found: Mapping[str, Tensor], classes: int, size: tuple[int, int
     """One image's result from what a detector found.
 
     Args:
-        found: as `SeedDetector.detect` returns it.
+        found: as `OriginalDetector.detect` returns it.
         classes: K; 0 for a region proposal network.
         size: (height, width) of the original image.
         threshold: where masks are cut.

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import distributed
 
+from slimdet.core.slimmable import Slimmable, slim
 from slimdet.errors import ConfigError
-from slimdet.seed import checkpoint
-from slimdet.seed.augmented_test import detect
-from slimdet.seed.boxes import from_inclusive
-from slimdet.seed.config import Config, image_scales, read_config
-from slimdet.seed.dataset import PictureSet, check_classes, read_set
-from slimdet.seed.detector import WIDTHS, SeedDetector, architecture_of, build
-from slimdet.seed.launch import Place, join
-from slimdet.seed.pipeline import View, read_bgr, views
-from slimdet.seed.prepare import ready
-from slimdet.seed.results import ImageResult, image_result
-from slimdet.slimmable import Slimmable, slim
+from slimdet.original.configs.config import Config, image_scales, read_config
+from slimdet.original.data.dataset import PictureSet, check_classes, read_set
+from slimdet.original.data.pipeline import View, read_bgr, views
+from slimdet.original.detector import checkpoint
+from slimdet.original.detector.boxes import from_inclusive
+from slimdet.original.detector.detector import WIDTHS, OriginalDetector, architecture_of, build
+from slimdet.original.launch import Place, join
+from slimdet.original.testing.augmented_test import detect
+from slimdet.original.testing.prepare import ready
+from slimdet.original.testing.results import ImageResult, image_result
 
 Results = dict[float, list[ImageResult]]
 
@@ -112,7 +112,7 @@ def run_model(
 
 @torch.no_grad()
 def _detect(
-    detector: SeedDetector, config: Config, dataset: Config, pictures: PictureSet, share: Sequence[int]
+    detector: OriginalDetector, config: Config, dataset: Config, pictures: PictureSet, share: Sequence[int]
 ) -> Iterator[ImageResult]:
     classes = number_of_classes(config)
     device = next(detector.parameters()).device

@@ -1,8 +1,8 @@
 """COCO numbers as the original printed them.
 
-The checks and the evaluation libraries are slimdet's (`slimdet.ground_truth`, `slimdet.evaluation`). What differs from
-`slimdet val` is what the original asked of them: proposals are compared regardless of class with up to 1000 an image,
-and a mask's area range is told by its box.
+The checks and the evaluation libraries are slimdet's (`slimdet.evaluation`). What differs from `slimdet val` is what
+the original asked of them: proposals are compared regardless of class with up to 1000 an image, and a mask's area range is
+told by its box.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from slimdet.errors import DataError
-from slimdet.ground_truth import GroundTruth
+from slimdet.evaluation.ground_truth import GroundTruth
 
 KINDS = ("bbox", "segm", "proposal", "keypoints")
 Result = Mapping[str, Any]
@@ -42,7 +42,7 @@ def score(coco: Mapping[str, Any], results: Sequence[Result], kind: str) -> Scor
         kind: one of `KINDS`.
 
     Raises:
-        DataError: malformed annotations or results, as `slimdet.evaluation.accumulate`.
+        DataError: malformed annotations or results, as `slimdet.evaluation.matching.accumulate`.
     """
     if kind == "keypoints":
         results = [_boxed(result) for result in results if "keypoints" in result]

@@ -10,9 +10,9 @@ from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from slimdet.errors import ConfigError
-from slimdet.seed.config import Config, read_config
-from slimdet.seed.launch import Place, find_place, join
-from slimdet.seed.training import Trainer
+from slimdet.original.configs.config import Config, read_config
+from slimdet.original.launch import Place, find_place, join
+from slimdet.original.training.trainer import Trainer
 
 
 def train(

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from slimdet.seed.config import Config
-from slimdet.slimmable import Slimmable
+from slimdet.core.slimmable import Slimmable
+from slimdet.original.configs.config import Config
 
 
 def freeze(model: Slimmable, backbone: Config) -> None:

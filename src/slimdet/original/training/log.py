@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slimdet.seed.config import Config
+from slimdet.original.configs.config import Config
 
 Numbers = Mapping[float, Mapping[str, float]]  # {width: {name: value}}
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from slimdet.seed.config import Config
-from slimdet.seed.detector import SeedDetector
-from slimdet.seed.roi_heads import RoIHeads
-from slimdet.seed.rpn import RegionProposals
-from slimdet.seed.targets import assign, sample
+from slimdet.original.configs.config import Config
+from slimdet.original.detector.detector import OriginalDetector
+from slimdet.original.detector.roi_heads import RoIHeads
+from slimdet.original.detector.rpn import RegionProposals
+from slimdet.original.training.targets import assign, sample
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Target:
 
 
 def losses(
-    detector: SeedDetector,
+    detector: OriginalDetector,
     batch: Tensor,
     targets: Sequence[Target],
     train: Config,

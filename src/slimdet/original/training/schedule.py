@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from slimdet.seed.config import Config
+from slimdet.original.configs.config import Config
 
 
 def batches(wide: Sequence[bool], size: int, world: int, seed: int, epoch: int) -> list[list[list[int]]]:

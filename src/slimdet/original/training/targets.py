@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from slimdet.seed.config import Config
+from slimdet.original.configs.config import Config
 
 
 def assign(boxes: Tensor, objects: Tensor, rule: Config) -> Tensor:

@@ -11,21 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
+from slimdet.core.slimmable import slim
 from slimdet.errors import ConfigError, DataError, WeightsError
-from slimdet.seed import checkpoint, results
-from slimdet.seed.config import Config, image_scales
-from slimdet.seed.dataset import PictureSet
-from slimdet.seed.detector import WIDTHS, SeedDetector, architecture_of, build
-from slimdet.seed.freezing import freeze
-from slimdet.seed.launch import Place
-from slimdet.seed.losses import Target, losses
-from slimdet.seed.recall import average_recall, objects
-from slimdet.seed.schedule import batches, chance, draw_scale, learning_rate
-from slimdet.seed.scores import score
-from slimdet.seed.testing import ahead, interleave, number_of_classes, read_split, run_model
-from slimdet.seed.train_data import collate, load, objects_of
-from slimdet.seed.train_log import Log
-from slimdet.slimmable import slim
+from slimdet.original.configs.config import Config, image_scales
+from slimdet.original.data.dataset import PictureSet
+from slimdet.original.data.train_data import collate, load, objects_of
+from slimdet.original.detector import checkpoint
+from slimdet.original.detector.detector import WIDTHS, OriginalDetector, architecture_of, build
+from slimdet.original.launch import Place
+from slimdet.original.testing import results
+from slimdet.original.testing.recall import average_recall, objects
+from slimdet.original.testing.run import ahead, interleave, number_of_classes, read_split, run_model
+from slimdet.original.testing.scores import score
+from slimdet.original.training.freezing import freeze
+from slimdet.original.training.log import Log
+from slimdet.original.training.losses import Target, losses
+from slimdet.original.training.schedule import batches, chance, draw_scale, learning_rate
 
 CLASSIFIER = Path("logs/s_resnet50_0.25_0.5_0.75_1.0.pt")  # where the original looked for its S-ResNet-50
 
@@ -153,7 +154,7 @@ class Trainer:
         batch, targets = share.batch.to(device), [target.to(device) for target in share.targets]
         found = {}
         for width in self.model.widths:
-            detector = cast(SeedDetector, self.model.twin(width))
+            detector = cast(OriginalDetector, self.model.twin(width))
             values = losses(detector, batch, targets, self.config.train_cfg, share.draw)
             values["loss"].backward()
             found[width] = {name: value.sum().item() for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""The command line: verbs, their flags and help, what they print."""

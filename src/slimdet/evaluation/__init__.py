@@ -1,0 +1,1 @@
+"""Accuracy: checked ground truth, matching, COCO's numbers of a model's widths."""

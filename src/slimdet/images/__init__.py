@@ -1,0 +1,1 @@
+"""Pictures without torch: decoding files safely, masks, drawing detections."""

@@ -1,0 +1,37 @@
+"""Words that error messages share."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from slimdet.errors import ConfigError
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def listed(names: Sequence[str], shown: int = 8) -> str:
+    """`"a, b and 3 more"`: the first names and the number of the others; "none" where there are none."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return (", ".join(names[:shown]) or "none") + more
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean train?"` for the nearest of the `known` words, or an empty string when none is near."""
+    spelled = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), spelled, n=1)
+    return f"; did you mean {spelled[near[0]]}?" if near else ""
+
+
+def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        ConfigError: it names the value, the choices and the nearest of them.
+    """
+    choices = list(choices)
+    if not any(value is choice or value == choice for choice in choices):
+        known = [str(choice) for choice in choices]
+        raise ConfigError(f"{what} {value!r} is not one of {', '.join(known)}{did_you_mean(str(value), known)}")

@@ -1,0 +1,1 @@
+"""Detectors of torchvision's parts: building, describing, backbones, weights, image sizes, channel order."""

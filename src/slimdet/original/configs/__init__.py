@@ -1,0 +1,1 @@
+"""The original's config files: a grammar of literals, the fields it knew, the check of both."""

@@ -1,0 +1,1 @@
+"""The original's detector as a thin layer over torchvision's parts, and its checkpoints."""

@@ -1,0 +1,1 @@
+"""The original's training: targets, losses, schedule, several processes."""

@@ -1,0 +1,1 @@
+"""What widths cost, and plots of what was measured."""
