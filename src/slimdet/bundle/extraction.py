@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from slimdet import __version__
-from slimdet.bundle import store
+from slimdet.bundle import manifest, store
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_folder, new_run_dir
 
@@ -26,8 +26,8 @@ def extract(model: str, width: float, out: Path | None) -> dict[str, Any]:
         BundleError, WidthError: what was given cannot be used.
         ConfigError: `out` exists and is not empty.
     """
-    slimmable = store.load(model)
-    plain: Any = slimmable.extract(width)
+    described = manifest.read(model)
+    plain: Any = store.load(model).extract(width)
     ours = {type(module).__name__ for module in plain.modules() if type(module).__module__.startswith("slimdet")}
     if ours:
         raise ConfigError(
@@ -37,8 +37,8 @@ def extract(model: str, width: float, out: Path | None) -> dict[str, Any]:
     parameters = sum(parameter.numel() for parameter in plain.parameters())
     document = {
         "width": width,
-        "classes": list(slimmable.classes),
-        "category_ids": list(slimmable.category_ids),
+        "classes": list(described.classes),
+        "category_ids": list(described.category_ids),
         "parameters": parameters,
         "slimdet": __version__,
     }

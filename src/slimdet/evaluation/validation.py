@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.progress import Progress
 from torchvision.models.detection import MaskRCNN
 
-from slimdet.bundle import store
+from slimdet.bundle import manifest, store
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import Split, read_data_config
@@ -39,23 +39,25 @@ def validate(
     device: str = "auto",
     out: Path | None = None,
     workers: int = 0,
+    classes: Sequence[str] | None = None,
 ) -> Validation:
     """Evaluate a model at each of `widths`.
 
     Args:
-        model: a loaded bundle.
+        model: what `slim` or `load` returned.
         dataset: with `masks=True` where the model gives masks.
         widths: those of the model to evaluate.
         device: as `slimdet.devices.choose_device` takes it.
         out: a folder for detections, numbers and pictures; none are written without it.
         workers: processes that read images.
+        classes: names of the model's labels 1..K; the default is the data set's own.
 
     Raises:
         DataError: the data set's classes are not the model's, or its annotations are broken.
     """
     place = choose_device(device)
     model.to(place).eval()
-    ids = check_classes(model.classes, dataset)
+    ids = check_classes(dataset.classes if classes is None else classes, dataset)
     kinds = ("bbox", "segm") if dataset.masks else ("bbox",)
     numbers: dict[str, Any] = {}
     by_class: dict[str, Any] = {}
@@ -109,7 +111,7 @@ def validate_bundle(
         BundleError, ConfigError, DataError, ImageError, WidthError: what was given cannot be used.
     """
     split = _val_split(data, images)
-    model = store.load(path)
+    model, classes = store.load(path), manifest.read(path).classes
     widths = model.widths if width is None else (width,)
     for asked in widths:
         model.twin(asked)  # an unknown width is told before the data is read
@@ -117,9 +119,9 @@ def validate_bundle(
         set_image_size(model, imgsz)
     masks = isinstance(model.twin(1.0), MaskRCNN)
     dataset = CocoDataset(split.annotations, split.images, masks=masks)
-    check_classes(model.classes, dataset)
+    check_classes(classes, dataset)
     check_image_sizes(model, dataset)
-    return validate(model, dataset, widths, device, new_run_dir("val", out), workers)
+    return validate(model, dataset, widths, device, new_run_dir("val", out), workers, classes)
 
 
 def view(result: Validation) -> Group:

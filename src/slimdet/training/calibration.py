@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection import MaskRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
-from slimdet.bundle import manifest, store
+from slimdet.bundle import card, manifest, store
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
@@ -189,14 +189,14 @@ def calibrate(
             f"{model} has layers of the original system, which were trained at listed widths only; widths are added to "
             "models of 'slimdet train --widths 0.25-1.0'"
         )
-    slimmable = store.load(model)
+    slimmable, said = store.load(model), card.read(model)
     config = read_data_config(data)
     if config.train is None:
         raise DataError(f"{data} has no 'train:', which the statistics are collected from")
     before = slimmable.widths
     if stages is not None or value not in before:
         slimmable.add(value, stages)
-    if slimmable.norms == "own" and value not in before:
+    if slimmable.norm_sharing == "own" and value not in before:
         text = "%s was trained at %s only: other widths are poor without training; train with --widths 0.25-1.0"
         logger.warning(text, model, ", ".join(map(str, before)))
     elif (asked := min([value, *(stages or {}).values()])) < min(before):
@@ -204,7 +204,7 @@ def calibrate(
         logger.warning(text, model, min(before), asked, asked)
     masks = isinstance(slimmable.twin(1.0), MaskRCNN)
     dataset = CocoDataset(config.train.annotations, config.train.images, masks=masks, train=True)
-    check_classes(slimmable.classes, dataset)
+    check_classes(said.classes, dataset)
     if not len(dataset):
         raise DataError(f"{config.train.annotations} has no images")
     val = None if config.val is None else CocoDataset(config.val.annotations, config.val.images, masks=masks)
@@ -216,14 +216,14 @@ def calibrate(
     used = sum(len(some) for some, _ in batches)
     metrics: dict[str, Any] = {}
     if val is not None:
-        metrics = validate(slimmable, val, (value,), device).widths[str(value)]
+        metrics = validate(slimmable, val, (value,), device, classes=said.classes).widths[str(value)]
     target = out or (new_run_dir("calibrate") / "model" if model == "bundled" else Path(model))
     record = {"images": used, "batch": batch, "seed": seed, "data": str(data)}
     slimmable.to("cpu")
-    slimmable.calibrations = {**slimmable.calibrations, str(value): record}
-    kept = {key: numbers for key, numbers in slimmable.metrics.items() if key != str(value)}
+    found = {str(value): metrics} if metrics else {}
+    said = said.record(store.weights_of(slimmable), found, {str(value): record})
     exported = out is None and model != "bundled" and any(map(manifest.read(model).engines, ("onnx", "openvino")))
-    path = store.save(slimmable, target, metrics=kept | ({str(value): metrics} if metrics else {}))
+    path = store.save(slimmable, target, said)
     if exported:
         logger.warning("the engine files of %s were of the weights before: 'slimdet export --model %s'", path, path)
     return Calibration(str(path), value, used, metrics)
