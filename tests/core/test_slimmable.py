@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,7 +24,7 @@ from slimdet.core.scopes import Scope
 from slimdet.core.sliced import Sliced
 from slimdet.core.slimmable import Slimmable, slim
 from slimdet.errors import ConfigError, SharingError, UnknownLayerError, WidthError
-from slimdet.widths import parse_width
+from slimdet.widths import channels_at, parse_width
 
 ODD = (0.25, 0.3, 0.35, 2 / 3, 1.0)
 FITTING = (0.25, 0.375, 0.75, 1.0)
@@ -298,6 +299,22 @@ def test_operations_keep_the_sharing(tiny: Slimmable, operation: Callable[[Slimm
             assert same(tiny(photographs(), width=width), model(photographs(), width=width))
 
 
+@pytest.mark.parametrize("made_there", [False, True])
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_detector_on_the_meta_device_is_slimmed_and_filled(tiny: Slimmable, assign: bool, made_there: bool) -> None:
+    with torch.device("meta" if made_there else "cpu"):
+        detector = tiny_detector()
+    model = slim(detector.to("meta"), tiny.widths).eval()
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+    assert_tied(model)
+    if not assign:
+        model = model.to_empty(device="cpu")
+    model.load_state_dict({key: value.clone() for key, value in tiny.state_dict().items()}, assign=assign)
+    assert_tied(model)
+    for width in tiny.widths:
+        assert same(tiny(photographs(), width=width), model(photographs(), width=width))
+
+
 def test_half_converts_every_width_once(tiny: Slimmable) -> None:
     model = copy.deepcopy(tiny).half()
     assert_tied(model)
@@ -455,7 +472,7 @@ def test_any_chain_of_layers_narrows_as_written(channels: list[int], kinds: list
         expected = x
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
-                out, received = int(narrow * layer.out_channels), expected.shape[1]
+                out, received = channels_at(narrow, layer.out_channels), expected.shape[1]
                 corner = layer.weight[:out] if layer.groups > 1 else layer.weight[:out, :received]
                 bias = None if layer.bias is None else layer.bias[:out]
                 groups = out if layer.groups > 1 else 1
@@ -552,6 +569,23 @@ def test_unknown_layers_are_refused_by_name() -> None:
         slim(parametrised, (0.5, 1.0), EVERYTHING)
     with pytest.raises(UnknownLayerError, match="slimmable already"):
         slim(slim_small(), (0.5, 1.0), EVERYTHING)
+
+
+@pytest.mark.parametrize("name", ["scope", "plans", "add", "extract", "twin", "twins", "widths", "norm_sharing", "tie"])
+def test_parts_with_names_of_slimmables_own_are_refused(name: str) -> None:
+    network = nn.Sequential(OrderedDict({name: nn.Conv2d(3, 4, 1), "rest": nn.Conv2d(4, 4, 1)}))
+    with pytest.raises(UnknownLayerError, match=f"'{name}', a part of the detector, .*rename it"):
+        slim(network, (0.5, 1.0), Scope("all", (".*",)), example=SMALL_EXAMPLE)
+    model = slim(nn.Sequential(network), (0.5, 1.0), Scope("all", (".*",)), example=SMALL_EXAMPLE)  # deeper is free
+    assert torch.equal(model(SMALL_EXAMPLE[0], width=0.5), model.extract(0.5)(SMALL_EXAMPLE[0]))
+
+
+@pytest.mark.parametrize("name", ["classes", "metrics", "calibrations", "norms", "card"])
+def test_parts_may_have_the_names_of_what_bundles_know(name: str) -> None:
+    network = nn.Sequential(OrderedDict({name: nn.Conv2d(3, 4, 1), "rest": nn.Conv2d(4, 4, 1)}))
+    model = slim(network, (0.5, 1.0), Scope("all", (".*",)), example=SMALL_EXAMPLE)
+    assert f"{name}.weight" in model.state_dict()
+    assert model.get_submodule(name) is network.get_submodule(name)
 
 
 def test_what_the_dry_run_does_not_reach_or_understand_is_refused() -> None:

@@ -116,6 +116,7 @@ def collect_statistics(model: Slimmable, width: float, batches: Sequence[Batch])
     for name, found in moments.items():
         if found.count > 1:
             _replace(twin.get_submodule(name), name, found)
+    model.borrowed.discard(parse_width(width))
 
 
 def _replace(norm: Any, name: str, found: _Moments) -> None:
