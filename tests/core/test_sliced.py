@@ -1,12 +1,15 @@
 """A twin's layers: what is written through them reaches the shared weights, or is refused."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.small import assert_tied
 from slimdet.core.scopes import Scope
 from slimdet.core.slimmable import Slimmable, slim
 from slimdet.errors import SharingError
@@ -111,4 +114,24 @@ def test_linears_equal_extracted_ones_to_the_last_bit_and_keep_their_own_forward
     hidden = model.twin(0.3)[1](model.twin(0.3)[0](x))  # pyright: ignore[reportIndexIssue]
     assert torch.equal(hidden, plain[1](plain[0](x)))
     torch.testing.assert_close(model(x, width=0.3), plain(x))
-    torch.testing.assert_close(plain(x), 2 * nn.functional.linear(hidden, plain[2].weight, plain[2].bias))
+    torch.testing.assert_close(plain(x), 2 * F.linear(hidden, plain[2].weight, plain[2].bias))
+
+
+class ScaledConv(nn.Conv2d):
+    """A subclass with a forward of its own, such as libraries have for padding or weight standardisation."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * self._conv_forward(F.pad(input, (1, 1, 1, 1)), self.weight, self.bias)
+
+
+def test_subclasses_keep_their_own_forward() -> None:
+    network = nn.Sequential(ScaledConv(3, 8, 3), nn.Conv2d(8, 4, 1))
+    model = slim(network, (0.5, 1.0), Scope("all", (".*",)), example=(torch.zeros(1, 3, 4, 4),))
+    x = torch.randn(1, 3, 4, 4)
+    plain = model.extract(0.5)
+    assert type(plain[0]) is ScaledConv  # pyright: ignore[reportIndexIssue]
+    expected = 2 * F.conv2d(x, network[0].weight[:4], network[0].bias[:4], padding=1)  # pyright: ignore
+    expected = F.conv2d(expected, network[1].weight[:2, :4], network[1].bias[:2])  # pyright: ignore
+    torch.testing.assert_close(plain(x), expected)
+    assert_tied(copy.deepcopy(model))
+    assert torch.equal(copy.deepcopy(model)(x, width=0.5), plain(x))

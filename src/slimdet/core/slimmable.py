@@ -35,6 +35,11 @@ class Slimmable(nn.Module):
     other width: its norms, and its biases where the scope says so. Every shared tensor is named once. Conversion
     (`.to`, `.half`, `.to_empty`), loading (also with `assign=True`), deep copies, `torch.save`, weight averaging and
     one optimizer over `parameters()` keep the sharing.
+
+    Attributes:
+        scope, norm_sharing: as `slim` took them.
+        plans: widths by stage, of the widths that are plans.
+        borrowed: added widths whose statistics are still the next wider's, see `add`.
     """
 
     _widest: nn.Module
@@ -47,7 +52,7 @@ class Slimmable(nn.Module):
         self.norm_sharing = norm_sharing
         self.plans: dict[float, dict[str, float]] = {}
         self._example = example
-        self.borrowed: set[float] = set()  # added widths whose statistics are still those of the next wider
+        self.borrowed: set[float] = set()
         self._passing: dict[float, nn.Module] = {}  # twins of widths that training draws; they keep no statistics
         # The detector's parts are this module's parts, so that the widest's state dict keys are the ordinary ones;
         # the detector object itself stays out of the module tree.
@@ -221,7 +226,7 @@ class Slimmable(nn.Module):
 
 def _loaded(model: Slimmable, incompatible_keys: Any) -> None:
     model.tie()
-    lacking = {key.split(".")[1] for key in incompatible_keys.missing_keys if key.startswith("twins.")}
+    lacking = set(".".join(incompatible_keys.missing_keys).split("."))
     model.borrowed = {width for width in model.borrowed if width_key(width) in lacking}
 
 
