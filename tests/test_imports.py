@@ -42,6 +42,7 @@ NO_TORCH = [
     "assets",
     "images",
     "bundle.manifest",
+    "bundle.card",
     "runtime",
     "control",
 ]  # but runtime.torch_engine, behind a lazy import

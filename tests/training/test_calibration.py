@@ -11,7 +11,7 @@ import slimdet
 from scenes import make_scenes
 from scenes_detector import scene_batch
 from slimdet import Slimmable, slim
-from slimdet.bundle import store
+from slimdet.bundle import card, store
 from slimdet.cli.verbs import main
 from slimdet.errors import DataError
 from slimdet.exporting.engine_files import export
@@ -25,7 +25,9 @@ from slimdet.training.trainer import train
 def tiny(norms: str = "shared", masks: bool = False) -> Slimmable:
     torch.manual_seed(0)
     make = builders.mask_rcnn if masks else builders.faster_rcnn
-    return slim(make(3, "resnet18", "light", weights=None, norm_layer="batch", imgsz=64), (0.25, 1.0), norms=norms)
+    return slim(
+        make(3, "resnet18", "light", weights=None, norm_layer="batch", imgsz=64), (0.25, 1.0), norm_sharing=norms
+    )
 
 
 def test_moments_of_parts_are_those_of_the_whole() -> None:
@@ -108,14 +110,14 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_of(folder: Path, to: Path) -> Path:
-    return store.save(slimdet.load(folder), to)
+    return store.save(slimdet.load(folder), to, card.read(folder))
 
 
 def test_training_a_range_lists_widths_with_statistics(trained: Path) -> None:
     model = slimdet.load(trained)
-    assert model.norms == "shared"
+    assert model.norm_sharing == "shared"
     assert model.widths == (0.25, 0.5, 1.0)
-    assert set(model.calibrations) == {"0.25", "0.5", "1.0"}
+    assert set(card.read(trained).calibrations) == {"0.25", "0.5", "1.0"}
 
 
 def test_calibrate_adds_a_width_with_its_numbers(
@@ -130,8 +132,8 @@ def test_calibrate_adds_a_width_with_its_numbers(
     assert 0 <= document["metrics"]["bbox"]["AP"] <= 1
     model = slimdet.load(folder)
     assert model.widths == (0.25, 0.5, 0.6, 1.0)
-    assert model.metrics["0.6"] == document["metrics"]
-    assert model.calibrations["0.6"]["images"] == 4
+    assert card.read(folder).metrics["0.6"] == document["metrics"]
+    assert card.read(folder).calibrations["0.6"]["images"] == 4
     after = model.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     model([torch.rand(3, 64, 80)], width=0.6)
@@ -166,7 +168,7 @@ def test_calibrate_takes_a_plan_and_another_folder(
 
 
 def test_models_of_fixed_widths_are_warned_about(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = store.save(tiny("own"), tmp_path / "own", classes=slimdet.load(_trained_classes(data, tmp_path)).classes)
+    path = store.save(tiny("own"), tmp_path / "own", card.read(_trained_classes(data, tmp_path)))
     calibration.calibrate(str(path), data, 0.5, images=2)
     assert "other widths are poor without training" in caplog.text
     assert slimdet.load(path).widths == (0.25, 0.5, 1.0)
@@ -190,7 +192,7 @@ def _trained_classes(data: Path, tmp_path: Path) -> Path:
 
     split = read_data_config(data).train
     assert split is not None
-    return store.save(tiny("own"), tmp_path / "named", classes=CocoDataset(split.annotations, split.images).classes)
+    return store.save(tiny("own"), tmp_path / "named", card.Card(CocoDataset(split.annotations, split.images).classes))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from slimdet.training.gradients import divide_by_users
 
 from scenes_detector import scene_batch, tiny_model
 from slimdet import slim
 from slimdet.core.slimmable import Slimmable
 from slimdet.models import builders
-from slimdet.training.gradients import divide_by_users
 from slimdet.training.trainer import accumulate_gradients
 
 
@@ -60,7 +60,7 @@ def test_one_width_alone_is_left_as_it_is() -> None:
 def test_shared_norms_and_whole_layers_are_divided_too(scope: str) -> None:
     torch.manual_seed(0)
     detector = builders.faster_rcnn(3, backbone="resnet18", neck="light", weights=None, norm_layer="batch", imgsz=64)
-    model = slim(detector, (0.5, 1.0), scope, norms="shared").train()
+    model = slim(detector, (0.5, 1.0), scope, norm_sharing="shared").train()
     gradients = _accumulated(model, [1.0, 0.75])  # 0.75 passes by
     divide_by_users(model, [1.0, 0.75])
     norm, kept = "backbone.body.bn1.weight", "roi_heads.box_predictor.cls_score.bias"

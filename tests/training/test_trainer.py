@@ -12,6 +12,7 @@ import torch
 import slimdet
 from scenes import make_scenes
 from scenes_detector import scene_batch, tiny_model
+from slimdet.bundle import card
 from slimdet.cli.verbs import main
 from slimdet.errors import BundleError, ConfigError, DataError, WeightsError
 from slimdet.training import trainer
@@ -192,10 +193,11 @@ def test_a_run_writes_settings_metrics_checkpoint_and_bundle(scenes: Path, tmp_p
     assert float(table[-1]["loss/0.5"]) == pytest.approx(rows[-1]["loss/0.5"])
     assert next((run / "tensorboard").glob("events*")).stat().st_size > 0
     model = slimdet.load(run / "model")
-    assert model.classes == ("red", "green")
-    assert model.category_ids == (10, 20)
-    assert model.training_settings["steps"] == 2
-    assert model.metrics == result["widths"]
+    said = card.read(run / "model")
+    assert said.classes == ("red", "green")
+    assert said.category_ids == (10, 20)
+    assert said.training["steps"] == 2
+    assert said.metrics == result["widths"]
     found = model([torch.rand(3, 72, 96)], width=0.5)[0]
     assert set(found) == {"boxes", "labels", "scores"}
 
@@ -257,7 +259,7 @@ def test_fine_tuning_on_other_classes_keeps_what_fits(
     assert "new heads for red, in place of red, green" in caplog.text
     assert "dropped 4: roi_heads.box_predictor.bbox_pred.bias" in caplog.text
     before, after = slimdet.load(tmp_path / "first" / "model"), slimdet.load(tmp_path / "second" / "model")
-    assert after.classes == ("red",)
+    assert card.read(tmp_path / "second" / "model").classes == ("red",)
     key = "backbone.body.layer1.0.conv1.weight"
     torch.testing.assert_close(before.state_dict()[key], after.state_dict()[key])
     narrow = "twins.0_5.backbone.body.bn1.weight"

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from slimdet import __version__
-from slimdet.bundle import store
+from slimdet.bundle import manifest, store
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_folder, new_run_dir
 
@@ -37,8 +37,8 @@ def extract(model: str | Path, width: float, out: str | Path | None = None) -> E
         BundleError, WidthError: what was given cannot be used.
         ConfigError: `out` exists and is not empty.
     """
-    slimmable = store.load(model)
-    plain: Any = slimmable.extract(width)
+    described = manifest.read(model)
+    plain: Any = store.load(model).extract(width)
     ours = {type(module).__name__ for module in plain.modules() if type(module).__module__.startswith("slimdet")}
     if ours:
         raise ConfigError(
@@ -46,7 +46,7 @@ def extract(model: str | Path, width: float, out: str | Path | None = None) -> E
         )
     folder = new_run_dir("extract", out)
     parameters = sum(parameter.numel() for parameter in plain.parameters())
-    written = Extraction(folder, width, slimmable.classes, slimmable.category_ids, parameters, __version__)
+    written = Extraction(folder, width, described.classes, described.category_ids, parameters, __version__)
     document = {name: value for name, value in asdict(written).items() if name not in ("out", "files")}
     with atomic_folder(folder) as temporary:
         torch.save(plain, temporary / "detector.pt")

@@ -47,13 +47,12 @@ def validate(
     model: Slimmable,
     dataset: CocoDataset,
     widths: Sequence[float],
-    classes: Sequence[str],
-    *,
     device: str = "auto",
+    classes: Sequence[str] | None = None,
 ) -> Validation:
     """Evaluate a model at each of `widths`; the arguments are those of `measure`."""
     numbers, by_class = {}, {}
-    for one in measure(model, dataset, widths, classes, device=device):
+    for one in measure(model, dataset, widths, device, classes):
         numbers[str(one.width)], by_class[str(one.width)] = one.numbers, one.classes
     return Validation(numbers, by_class)
 
@@ -62,9 +61,8 @@ def measure(
     model: Slimmable,
     dataset: CocoDataset,
     widths: Sequence[float],
-    classes: Sequence[str],
-    *,
     device: str = "auto",
+    classes: Sequence[str] | None = None,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[Measured]:
@@ -74,8 +72,8 @@ def measure(
         model: is moved to the device and set to eval mode.
         dataset: with `masks=True` where the model gives masks.
         widths: those of the model to evaluate.
-        classes: [K], names of the model's labels 1..K.
         device: as `slimdet.devices.choose_device` takes it.
+        classes: [K], names of the model's labels 1..K; the default is the data set's own.
         workers: processes that read images.
         progress: called after each batch with the width, the images done and their number.
 
@@ -84,7 +82,7 @@ def measure(
     """
     place = choose_device(device)
     model.to(place).eval()
-    ids = check_classes(classes, dataset)
+    ids = check_classes(dataset.classes if classes is None else classes, dataset)
     for width in widths:
         detections = detect(
             lambda images, width=width: model(images, width=width),

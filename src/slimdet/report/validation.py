@@ -6,7 +6,7 @@ from typing import Any
 
 from torchvision.models.detection import MaskRCNN
 
-from slimdet.bundle import store
+from slimdet.bundle import manifest, store
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import Split, read_data_config
 from slimdet.errors import ConfigError, DataError
@@ -48,7 +48,7 @@ def val(
     """
     settings = with_fields(settings or ValSettings(), fields)
     split = _val_split(Path(data), None if images is None else Path(images))
-    slimmable = store.load(model)
+    slimmable, classes = store.load(model), manifest.read(model).classes
     widths = slimmable.widths if settings.width is None else (settings.width,)
     for asked in widths:
         slimmable.twin(asked)  # an unknown width is told before the data is read
@@ -56,12 +56,11 @@ def val(
         set_image_size(slimmable, settings.imgsz)
     masks = isinstance(slimmable.twin(1.0), MaskRCNN)
     dataset = CocoDataset(split.annotations, split.images, masks=masks)
-    check_classes(slimmable.classes, dataset)
+    check_classes(classes, dataset)
     check_image_sizes(slimmable, dataset)
     run = new_run_dir("val", out)
     result = Validation({}, {}, run)
-    how: dict[str, Any] = {"device": settings.device, "workers": settings.workers, "progress": progress}
-    for found in measure(slimmable, dataset, widths, slimmable.classes, **how):
+    for found in measure(slimmable, dataset, widths, settings.device, classes, settings.workers, progress):
         key = str(found.width)
         result.widths[key], result.classes[key] = found.numbers, found.classes
         _write(found, dataset, run)

@@ -1,13 +1,14 @@
 """The verb `calibrate`: a bundle gets a width that it was not trained at, with its statistics and its accuracy."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torchvision.models.detection import MaskRCNN
 
-from slimdet.bundle import manifest, store
+from slimdet.bundle import card, manifest, store
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
@@ -63,9 +64,9 @@ def calibrate(
     settings = with_fields(settings or CalibrateSettings(), fields)
     target = _target(model, out)
     value = parse_width(width)
-    slimmable = _loaded(model)
+    slimmable, said = _loaded(model), card.read(model)
     _add_width(slimmable, model, value, settings)
-    train, val = _data(slimmable, Path(data))
+    train, val = _data(slimmable, Path(data), said.classes)
     place = choose_device(settings.device)
     slimmable.to(place)
     batches = calibration_batches(train, settings.images, settings.batch, settings.seed, place)
@@ -73,14 +74,14 @@ def calibrate(
     used = sum(len(some) for some, _ in batches)
     metrics: dict[str, Any] = {}
     if val is not None:
-        metrics = validate(slimmable, val, (value,), slimmable.classes, device=settings.device).widths[str(value)]
+        metrics = validate(slimmable, val, (value,), settings.device, said.classes).widths[str(value)]
     record = {"images": used, "batch": settings.batch, "seed": settings.seed, "data": str(data)}
     slimmable.to("cpu")
-    slimmable.calibrations = {**slimmable.calibrations, str(value): record}
-    kept = {key: numbers for key, numbers in slimmable.metrics.items() if key != str(value)}
+    found = {str(value): metrics} if metrics else {}
+    said = said.record(store.weights_of(slimmable), found, {str(value): record})
     exported = target == Path(model) and any(map(manifest.read(model).engines, ("onnx", "openvino")))
     target = target or new_run_dir("calibrate") / "model"
-    path = store.save(slimmable, target, metrics=kept | ({str(value): metrics} if metrics else {}))
+    path = store.save(slimmable, target, said)
     if exported:
         logger.warning("the engine files of %s were of the weights before: 'slimdet export --model %s'", path, path)
     return Calibration(path, value, used, metrics)
@@ -110,7 +111,7 @@ def _add_width(slimmable: Slimmable, model: str | Path, value: float, settings: 
     before = slimmable.widths
     if stages is not None or value not in before:
         slimmable.add(value, stages)
-    if slimmable.norms == "own" and value not in before:
+    if slimmable.norm_sharing == "own" and value not in before:
         text = "%s was trained at %s only: other widths are poor without training; train with --widths 0.25-1.0"
         logger.warning(text, model, ", ".join(map(str, before)))
     elif (asked := min([value, *(stages or {}).values()])) < min(before):
@@ -118,14 +119,14 @@ def _add_width(slimmable: Slimmable, model: str | Path, value: float, settings: 
         logger.warning(text, model, min(before), asked, asked)
 
 
-def _data(slimmable: Slimmable, file: Path) -> tuple[CocoDataset, CocoDataset | None]:
+def _data(slimmable: Slimmable, file: Path, classes: Sequence[str]) -> tuple[CocoDataset, CocoDataset | None]:
     """The images to collect statistics from, as training sees them, and those to measure on."""
     config = read_data_config(file)
     if config.train is None:
         raise DataError(f"{file} has no 'train:', which the statistics are collected from")
     masks = isinstance(slimmable.twin(1.0), MaskRCNN)
     train = CocoDataset(config.train.annotations, config.train.images, masks=masks, train=True)
-    check_classes(slimmable.classes, train)
+    check_classes(classes, train)
     if not len(train):
         raise DataError(f"{config.train.annotations} has no images")
     val = None if config.val is None else CocoDataset(config.val.annotations, config.val.images, masks=masks)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimdet.bundle import store
+from slimdet.bundle import manifest, store
 from slimdet.core.slimmable import Slimmable, slim
 from slimdet.errors import ConfigError, WeightsError
 from slimdet.messages import listed
@@ -59,7 +59,7 @@ def starting_model(
     if sort_by is not None and not blank:
         count = sort_channels(detector.backbone, _batches(detector, sort_by))
         logger.info("sorted the channels of %d groups of layers", count)
-    return slim(detector, settings.widths, settings.scope, norms=settings.norm_sharing)
+    return slim(detector, settings.widths, settings.scope, norm_sharing=settings.norm_sharing)
 
 
 def _batches(detector: Any, images: Iterable[Tensor], size: int = 8) -> Iterator[Tensor]:
@@ -72,7 +72,7 @@ def _batches(detector: Any, images: Iterable[Tensor], size: int = 8) -> Iterator
 def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterable[Tensor] | None) -> Slimmable:
     """A bundle's detector, with new class outputs where the classes differ, and its norms where the widths agree."""
     path = settings.weights
-    source = store.load(path)
+    source, before = store.load(path), manifest.read(path).classes
     description = architecture.describe(source.twin(1.0))
     made = description["builder"]
     if made not in ("faster_rcnn", "mask_rcnn"):
@@ -82,16 +82,16 @@ def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterab
     _check_parts(settings, description)
     detector = architecture.build(description | {"num_classes": len(classes) + 1})
     given = dict(source.state_dict())
-    if tuple(classes) != source.classes:
+    if tuple(classes) != before:
         given = {key: value for key, value in given.items() if not _CLASS_LAYERS.match(key)}
-        logger.info("new heads for %s, in place of %s", listed(classes), listed(source.classes))
+        logger.info("new heads for %s, in place of %s", listed(classes), listed(before))
     kept = _fill(detector, given)  # before slimming: widths that the bundle lacks start from the widest's norms
     if sort_by is not None:
         if len(source.widths) > 1:
             raise ConfigError(f"--sort: the channels of {path} are in order already, its narrow widths rely on it")
         count = sort_detector(detector, sort_by)
         logger.info("sorted the channels of %d groups of layers", count)
-    model = slim(detector, settings.widths, settings.scope, norms=settings.norm_sharing)
+    model = slim(detector, settings.widths, settings.scope, norm_sharing=settings.norm_sharing)
     if sort_by is None:
         kept = _fill(model, given)
     dropped = sorted(source.state_dict().keys() - kept)

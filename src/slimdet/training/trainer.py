@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdet.bundle import store
+from slimdet.bundle.card import Card
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
@@ -234,28 +235,24 @@ def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> Training:
         print(f"saved at step {trainer.step}; go on with: slimdet train --resume {folder}", file=sys.stderr)
         raise
     kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
-    if settings.statistics_images:
-        recalibrate(kept, trainer)
+    calibrations = recalibrate(kept, trainer) if settings.statistics_images else {}
     metrics: dict[str, Any] = {}
     if settings.evaluate and val is not None:
-        kept.classes, kept.category_ids = trainer.dataset.classes, trainer.dataset.category_ids
-        metrics = validate(kept, val, kept.widths, settings.device).widths
-    path = store.save(
-        kept,
-        folder / "model",
-        classes=trainer.dataset.classes,
-        category_ids=trainer.dataset.category_ids,
-        metrics=metrics,
-        training=asdict(settings) | {"steps": trainer.step},
-    )
+        metrics = validate(kept, val, kept.widths, settings.device, trainer.dataset.classes).widths
+    card = Card(trainer.dataset.classes, trainer.dataset.category_ids, asdict(settings) | {"steps": trainer.step})
+    path = store.save(kept, folder / "model", card.record(store.weights_of(kept), metrics, calibrations))
     return Training(folder, path, trainer.step, metrics)
 
 
-def recalibrate(model: Slimmable, trainer: Trainer) -> None:
-    """Give every width of a trained model the statistics of the finished weights, from the training images."""
+def recalibrate(model: Slimmable, trainer: Trainer) -> dict[str, Any]:
+    """Give every width of a trained model the statistics of the finished weights, from the training images.
+
+    Returns:
+        How, by width, as a card holds it.
+    """
     settings, data = trainer.settings, trainer.dataset.unaugmented()
     batches = calibration_batches(data, settings.statistics_images, settings.batch, settings.seed, trainer.device)
     for width in model.widths:
         collect_statistics(model, width, batches)
     record = {"images": sum(len(images) for images, _ in batches), "batch": settings.batch, "seed": settings.seed}
-    model.calibrations = {str(width): record for width in model.widths}
+    return {str(width): record for width in model.widths}
