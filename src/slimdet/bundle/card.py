@@ -143,9 +143,11 @@ def digests(content: bytes, widths: Iterable[float]) -> dict[str, str]:
 
 
 def _tensor_digest(entry: Mapping[str, Any], data: memoryview) -> str:
-    values = data[slice(*entry["data_offsets"])]
-    if entry["dtype"] == "BF16":  # the upper half of a float32
-        values = np.frombuffer(values, "<u2").astype("<u4") << 16
-    elif entry["dtype"] in _FLOATS:
-        values = np.frombuffer(values, _FLOATS[entry["dtype"]]).astype("<f4")
-    return f"{entry['shape']} {sha256(values).hexdigest()}"
+    stored, dtype = data[slice(*entry["data_offsets"])], entry["dtype"]
+    if dtype == "BF16":  # the upper half of a float32
+        values = np.frombuffer(stored, "<u2").astype("<u4") << 16
+    elif dtype in _FLOATS:
+        values = np.frombuffer(stored, _FLOATS[dtype]).astype("<f4", copy=False)
+    else:
+        values = np.frombuffer(stored, np.uint8)
+    return f"{entry['shape']} {sha256(values.data).hexdigest()}"

@@ -45,10 +45,13 @@ def save(model: Slimmable, path: str | Path, card: Card | None = None, half: boo
 
     Raises:
         BundleError: the detector cannot be described, or `path` is a file or a folder that holds something else.
+        WidthError: a width was added and has no statistics of its own yet.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and ((path / MODEL).exists() or not any(path.iterdir()))):
         raise BundleError(f"{path} exists and is not a bundle; choose another folder")
+    for width in model.widths:
+        model.check_statistics(width)
     description = architecture.describe(model.twin(1.0))
     content = _serialized(model, half)
     card = (card or Card()).true_of(digests(content, model.widths))

@@ -25,6 +25,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.loader import loader
 from slimdet.errors import DataError
+from slimdet.widths import parse_width
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
@@ -100,6 +101,7 @@ def collect_statistics(model: Slimmable, width: float, batches: Sequence[Batch])
     for name, found in moments.items():
         if found.count > 1:
             _replace(twin.get_submodule(name), name, found)
+    model.borrowed.discard(parse_width(width))
 
 
 def _replace(norm: Any, name: str, found: _Moments) -> None:
