@@ -60,8 +60,14 @@ def test_released_files_need_no_config(synthetic: Any, tmp_path: Path) -> None:
     ("verb", "reason"),
     [
         ("extract --model {bundle} --width 0.5 --out {out}", "has layers of the original system"),
-        ("calibrate --data {data} --model {bundle} --width 0.6 --out {out}", "has layers of the original system"),
-        ("train --data {data} --weights {bundle} --out {out}", "only those of 'slimdet train' can be fine-tuned"),
+        (
+            "calibrate --data {data} --model {bundle} --width 0.6 --out {out}",
+            "R-CNN cannot be calibrated",
+        ),
+        (
+            "train --data {data} --weights {bundle} --out {out}",
+            "original Faster R-CNN cannot be trained",
+        ),
     ],
 )
 def test_what_these_bundles_cannot_do_is_said_in_one_line(
