@@ -165,7 +165,7 @@ def detector_groups(detector: nn.Module) -> ChannelGroups:
     """
     require(detector, "sort")
     groups = ChannelGroups()
-    pyramid = groups.join(groups.follow(detector.backbone, groups.new(fixed=True)))
+    pyramid = groups.join(groups.follow(detector.get_submodule("backbone"), groups.new(fixed=True)))
     for name, predictors in _HEADS:
         try:
             head, *readers = attrgetter(name, *predictors)(detector)
