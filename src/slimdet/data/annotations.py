@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slimdet.errors import ConfigError, DataError
 
@@ -106,24 +107,22 @@ def annotation_faults(
     Args:
         record: image_id, category_id, bbox, and perhaps area, iscrowd, score and segmentation.
         images, categories: the records that there are, by id.
-        masks: whether to look at the segmentation too; it is looked at where the area has to come from it.
+        masks: whether to look at the segmentation too.
     """
     image_id, category_id = record.get("image_id"), record.get("category_id")
     image = images.get(int(image_id)) if isinstance(image_id, Integral) else None
     if image is None:
-        yield "unknown image", f"no image has the id {image_id!r}"
+        yield "unknown image", f"no image of the {len(images)} has the id {image_id!r}"
     if not isinstance(category_id, Integral) or int(category_id) not in categories:
-        yield "unknown category", f"no category has the id {category_id!r}"
+        yield "unknown category", f"no category of the {len(categories)} has the id {category_id!r}"
     width, height = sides(image or {}) or (0, 0)  # where there are none, that is a fault of the image
     yield from _box_faults(record.get("bbox"), width, height)
     for name in ("area", "iscrowd", "score"):
         if record.get(name) is not None and not is_number(record[name]):
             yield "malformed annotation", f"{name!r} is {record[name]!r}, not a finite number"
     shape = record.get("segmentation")
-    if shape and width and (masks or record.get("area") is None):
-        reason = _segmentation_fault(shape, width, height)
-        if reason:
-            yield "bad segmentation", reason
+    if masks and shape and width and (reason := _segmentation_fault(shape, width, height)):
+        yield "bad segmentation", reason
 
 
 def sides(image: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -142,8 +141,8 @@ def _box_faults(box: Any, width: int, height: int) -> Iterator[Reason]:
         return
     x, y, w, h = map(float, box)
     stated = f"bbox {list(box)}"
-    if not all(map(is_number, box)):
-        yield "NaN or infinite box", f"{stated} holds what is not a finite number"
+    if wrong := [value for value in box if not is_number(value)]:
+        yield "NaN or infinite box", f"{stated}: {wrong[0]} is not a finite number"
     elif w < 0 or h < 0:
         yield "negative box", f"{stated} has a negative width or height"
     elif w == 0 or h == 0:
@@ -172,34 +171,38 @@ def _segmentation_fault(shape: Any, width: int, height: int) -> str:
     if not isinstance(shape["size"], Sequence) or list(shape["size"]) != [height, width]:
         return f"an RLE of size {shape['size']} in an image of [height, width] {[height, width]}"
     counts = shape["counts"]
-    runs = decode_runs(counts) if isinstance(counts, str | bytes) else counts
-    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
+    if isinstance(counts, str | bytes):
+        runs = decode_runs(counts)
+    else:
+        whole = isinstance(counts, list) and all(isinstance(run, int) and abs(run) <= _LARGEST for run in counts)
+        runs = np.array(counts, np.int64) if whole else None
+    if runs is None or (runs < 0).any():
         return "the 'counts' of an RLE are not run lengths"
-    if sum(runs) != height * width:
-        return f"the run lengths of an RLE add up to {sum(runs)}, not to {height} x {width} pixels"
+    if (total := int(runs.sum())) != height * width:
+        return f"the run lengths of an RLE add up to {total}, not to {height} x {width} pixels"
     return ""
 
 
-def decode_runs(counts: str | bytes) -> list[int] | None:
+def decode_runs(counts: str | bytes) -> NDArray[np.int64] | None:
     """Run lengths of a compressed RLE; None if the text is cut off or holds other characters.
 
     COCO's format: groups of 5 bits from low to high, each a character from "0" with bit 5 for "more follows" and the
     last group's bit 4 the sign; from the fourth run on, what is written is the difference to the run two before.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts.encode() if isinstance(counts, str) else counts:
-        group = character - 48
-        if not 0 <= group < 64 or shift > 30:
-            return None
-        value |= (group & 31) << shift
-        shift += 5
-        if not group & 32:
-            if group & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return runs if shift == 0 else None
+    text = counts.encode() if isinstance(counts, str) else counts
+    groups = np.frombuffer(text, np.uint8).astype(np.int64) - ord("0")
+    if not len(groups):
+        return groups
+    (ends,) = np.nonzero(groups & 32 == 0)
+    starts = np.append(0, ends[:-1] + 1) if len(ends) else ends
+    lengths = ends - starts + 1
+    if groups.min() < 0 or groups.max() > 63 or groups[-1] & 32 or lengths.max() > 7:
+        return None
+    places = np.arange(len(groups)) - np.repeat(starts, lengths)  # within each run's groups
+    runs = np.add.reduceat((groups & 31) << (5 * places), starts)
+    runs -= np.where(groups[ends] & 16, 1 << (5 * lengths), 0)
+    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
+    return runs
 
 
 # ------------------------------------------------------------------------------------------------- masks

@@ -98,7 +98,8 @@ def file_faults(coco: Mapping[str, Any], file: str, masks: bool = True) -> Itera
     # All records, so that both of two with the same id are looked at.
     for record in coco["annotations"]:
         if isinstance(record, Mapping) and isinstance(record.get("id"), int):
-            for kind, reason in annotation_faults(record, known["images"], known["categories"], masks):
+            looked_at = masks or record.get("area") is None  # for the area is then that of the mask
+            for kind, reason in annotation_faults(record, known["images"], known["categories"], looked_at):
                 yield Fault(kind, file, record["id"], reason)
 
 

@@ -15,8 +15,9 @@ from slimdet.data.coco import CocoDataset
 from slimdet.data.config import Split, read_data_config
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError, DataError
+from slimdet.evaluation.confusion import confusion_matrix
 from slimdet.evaluation.inference import check_classes, detect
-from slimdet.evaluation.matching import accumulate, confusion_matrix
+from slimdet.evaluation.matching import accumulate
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.models.image_size import check_image_sizes, set_image_size
 from slimdet.models.kinds import require
