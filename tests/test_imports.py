@@ -41,6 +41,7 @@ FORBIDDEN = {"original": set(WINGS[WINGS.index("exporting") : WINGS.index("origi
 NO_TORCH = [
     "assets",
     "images",
+    "models.kinds",
     "bundle.manifest",
     "bundle.card",
     "runtime",

@@ -21,6 +21,7 @@ from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.messages import with_fields
 from slimdet.models.image_size import set_image_size
+from slimdet.models.kinds import require
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
@@ -64,6 +65,7 @@ def export(
     """
     settings = with_fields(settings or ExportSettings(), fields)
     source = manifest.read(model)
+    require(source.architecture, "export", model)
     inside = out is None and str(model) != "bundled"
     if settings.linked and (settings.format != "onnx" or not inside):
         raise ConfigError("--linked makes ONNX files that need their bundle beside them: leave out --out and --format")

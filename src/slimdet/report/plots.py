@@ -34,7 +34,7 @@ def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str], path: str 
     Colours are shares of the true class; in the last row, of all that was detected as the column's class.
 
     Args:
-        matrix: counts [K + 1, K + 1], as `slimdet.evaluation.matching.confusion_matrix` gives them.
+        matrix: counts [K + 1, K + 1], as `slimdet.evaluation.confusion.confusion_matrix` gives them.
         classes: the K names.
     """
     size = len(classes) + 1

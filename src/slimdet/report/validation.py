@@ -4,18 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torchvision.models.detection import MaskRCNN
-
 from slimdet.bundle import manifest, store
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import Split, read_data_config
 from slimdet.errors import ConfigError, DataError
+from slimdet.evaluation.confusion import confusion_matrix
 from slimdet.evaluation.inference import check_classes
-from slimdet.evaluation.matching import confusion_matrix
 from slimdet.evaluation.validation import Measured, Progress, Validation, measure
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.messages import with_fields
 from slimdet.models.image_size import check_image_sizes, set_image_size
+from slimdet.models.kinds import require
 from slimdet.report import plots
 from slimdet.report.settings import ValSettings
 
@@ -54,7 +53,7 @@ def val(
         slimmable.twin(asked)  # an unknown width is told before the data is read
     if settings.imgsz is not None:
         set_image_size(slimmable, settings.imgsz)
-    masks = isinstance(slimmable.twin(1.0), MaskRCNN)
+    masks = require(slimmable.twin(1.0), "validate", model).masks
     dataset = CocoDataset(split.annotations, split.images, masks=masks)
     check_classes(classes, dataset)
     check_image_sizes(slimmable, dataset)

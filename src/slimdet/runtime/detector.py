@@ -16,6 +16,7 @@ from PIL import Image
 
 from slimdet.bundle import manifest
 from slimdet.images.decoding import ImageSource, check_resizable, read_image
+from slimdet.models.kinds import require
 from slimdet.runtime.engine import Engine, Found, Session
 from slimdet.runtime.engines import choose, make
 from slimdet.runtime.footprint import footprint
@@ -53,7 +54,7 @@ class Runtime:
 
     Raises:
         BundleError: the folder is no bundle, or has no engine files for this engine.
-        ConfigError: the engine or device is not to be had here.
+        ConfigError: the engine or device is not to be had here, or the detector gives more than boxes and masks.
         WidthError: the bundle does not have the width.
     """
 
@@ -68,6 +69,7 @@ class Runtime:
         imgsz: int | None = None,
     ) -> None:
         self.manifest = manifest.read(model)
+        require(self.manifest.architecture, "run", self.manifest.name)
         self.width, self.conf = self.manifest.check_width(width), conf
         self.widths, self.classes = self.manifest.widths, self.manifest.classes
         self.category_ids = self.manifest.category_ids

@@ -16,6 +16,7 @@ from slimdet.bundle import store
 from slimdet.bundle.manifest import Manifest
 from slimdet.devices import choose_device
 from slimdet.models.image_size import set_image_size
+from slimdet.models.kinds import without_background
 from slimdet.runtime.engine import Found
 
 
@@ -76,7 +77,7 @@ class TorchSession:
     def __call__(self, images: NDArray[np.uint8]) -> Found:
         batch = torch.from_numpy(images).to(self._place).permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
         with self._turn, torch.no_grad():
-            results = self._detector(list(batch))
+            results = [without_background(result) for result in self._detector(list(batch))]
         counts = torch.tensor([len(result["scores"]) for result in results])
         index = torch.arange(len(results)).repeat_interleave(counts)  # [N]
         boxes, labels, scores = (_joined(results, key) for key in ("boxes", "labels", "scores"))

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchvision.models.detection import MaskRCNN
-
 from slimdet.bundle import card, manifest, store
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
@@ -19,6 +17,7 @@ from slimdet.evaluation.validation import validate
 from slimdet.files import new_run_dir
 from slimdet.messages import with_fields
 from slimdet.models.image_size import check_image_sizes
+from slimdet.models.kinds import kind_of, require
 from slimdet.training.settings import CalibrateSettings
 from slimdet.training.statistics import calibration_batches, collect_statistics
 from slimdet.widths import parse_width, read_plan
@@ -64,7 +63,8 @@ def calibrate(
     settings = with_fields(settings or CalibrateSettings(), fields)
     target = _target(model, out)
     value = parse_width(width)
-    slimmable, said = _loaded(model), card.read(model)
+    require(manifest.read(model).architecture, "calibrate", model)
+    slimmable, said = store.load(model), card.read(model)
     _add_width(slimmable, model, value, settings)
     train, val = _data(slimmable, Path(data), said.classes)
     place = choose_device(settings.device)
@@ -96,15 +96,6 @@ def _target(model: str | Path, out: str | Path | None) -> Path | None:
     return Path(out)
 
 
-def _loaded(model: str | Path) -> Slimmable:
-    if manifest.read(model).architecture.get("builder") == "original":
-        raise BundleError(
-            f"{model} has layers of the original system, which were trained at listed widths only; widths are added to "
-            "models of 'slimdet train --widths 0.25-1.0'"
-        )
-    return store.load(model)
-
-
 def _add_width(slimmable: Slimmable, model: str | Path, value: float, settings: CalibrateSettings) -> None:
     """Add the width where it is not there or has a plan; warn of one that will be poor."""
     stages = None if settings.plan is None else read_plan(Path(settings.plan))
@@ -124,7 +115,7 @@ def _data(slimmable: Slimmable, file: Path, classes: Sequence[str]) -> tuple[Coc
     config = read_data_config(file)
     if config.train is None:
         raise DataError(f"{file} has no 'train:', which the statistics are collected from")
-    masks = isinstance(slimmable.twin(1.0), MaskRCNN)
+    masks = kind_of(slimmable).masks
     train = CocoDataset(config.train.annotations, config.train.images, masks=masks, train=True)
     check_classes(classes, train)
     if not len(train):

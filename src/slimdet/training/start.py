@@ -16,6 +16,7 @@ from slimdet.errors import ConfigError, WeightsError
 from slimdet.messages import listed
 from slimdet.models import architecture, builders
 from slimdet.models.image_size import set_image_size
+from slimdet.models.kinds import require
 from slimdet.models.sorting import sort_channels, sort_detector
 from slimdet.training.settings import TrainSettings
 
@@ -46,8 +47,7 @@ def starting_model(
         return _fine_tuned(settings, classes, None if blank else sort_by)
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
-    build = {"faster_rcnn": builders.faster_rcnn, "mask_rcnn": builders.mask_rcnn}[settings.model]
-    detector = build(
+    detector = builders.BUILDERS[settings.model](
         len(classes) + 1,
         backbone=settings.backbone,
         neck=settings.neck,
@@ -75,7 +75,8 @@ def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterab
     source, before = store.load(path), manifest.read(path).classes
     description = architecture.describe(source.twin(1.0))
     made = description["builder"]
-    if made not in ("faster_rcnn", "mask_rcnn"):
+    require(description, "train", f"--weights {path}")
+    if made not in builders.BUILDERS:
         raise ConfigError(f"--weights {path} is a {made} detector; only those of 'slimdet train' can be fine-tuned")
     if made != settings.model:
         raise ConfigError(f"--weights {path} is a {made}, not a {settings.model}; say --model {made}")

@@ -30,6 +30,7 @@ from slimdet.evaluation.validation import validate
 from slimdet.files import new_run_dir
 from slimdet.messages import with_fields
 from slimdet.models.image_size import check_image_sizes
+from slimdet.models.kinds import kind_of
 from slimdet.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from slimdet.training.log import SETTINGS, RunLog
 from slimdet.training.settings import REDUCTIONS, TrainSettings, learning_rate, sampled_widths
@@ -208,7 +209,7 @@ def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, Coco
     data = read_data_config(settings.data)
     if data.train is None:
         raise DataError(f"{settings.data} has no 'train:'")
-    masks = settings.model == "mask_rcnn"
+    masks = kind_of({"builder": settings.model}).masks
     transforms = augmentation(settings.augment)
     dataset = CocoDataset(data.train.annotations, data.train.images, transforms, masks=masks, train=True)
     if not len(dataset):
