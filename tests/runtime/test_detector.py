@@ -14,7 +14,7 @@ from slimdet import Result, Runtime
 from slimdet.assets import PHOTOGRAPHS, VAL
 from slimdet.errors import BundleError, ImageError, WidthError
 from slimdet.images.decoding import read_image
-from slimdet.runtime.engines import ENGINES
+from slimdet.runtime.engine import ENGINES
 
 FILES = sorted(PHOTOGRAPHS.glob("*.jpg"))
 TABBY = PHOTOGRAPHS / "tabby.jpg"
@@ -111,9 +111,9 @@ def test_images_of_one_size_run_together(monkeypatch: pytest.MonkeyPatch) -> Non
     class Watched:
         sides = session.sides
 
-        def __call__(self, images: np.ndarray):
+        def __call__(self, images: np.ndarray, conf: float = 1.0):
             shapes.append(images.shape)
-            return session(images)
+            return session(images, conf)
 
     monkeypatch.setitem(detector._sessions, 1.0, Watched())
     wide, high = np.zeros((40, 60, 3), np.uint8), np.zeros((60, 40, 3), np.uint8)

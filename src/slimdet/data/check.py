@@ -13,6 +13,7 @@ from typing import Any
 
 from slimdet.errors import DataError, ImageError
 from slimdet.images.decoding import read_image
+from slimdet.images.masks import decode_runs
 
 LISTS = ("images", "annotations", "categories")
 # Reading a data set goes on in spite of these: boxes are clipped, boxes without area left out, ids mapped to others.
@@ -174,34 +175,12 @@ def _segmentation_fault(shape: Any, width: int, height: int) -> str:
     if shape["size"] != [height, width]:
         return f"an RLE of size {shape['size']} in an image of [height, width] {[height, width]}"
     counts = shape["counts"]
-    runs = _decode_runs(counts) if isinstance(counts, str) else counts
+    runs = decode_runs(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
         return "the 'counts' of an RLE are not run lengths"
     if sum(runs) != height * width:
         return f"the run lengths of an RLE add up to {sum(runs)}, not to {height} x {width} pixels"
     return ""
-
-
-def _decode_runs(counts: str) -> list[int] | None:
-    """Run lengths of a compressed RLE; None if the text is cut off or holds other characters.
-
-    COCO's format: groups of 5 bits from low to high, each a character from "0" with bit 5 for "more follows" and the
-    last group's bit 4 the sign; from the third run on, what is written is the difference to the run two before.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts.encode():
-        group = character - 48
-        if not 0 <= group < 64 or shift > 30:
-            return None
-        value |= (group & 31) << shift
-        shift += 5
-        if not group & 32:
-            if group & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return runs if shift == 0 else None
 
 
 def _image_faults(record: dict[str, Any], path: Path) -> Iterator[Fault]:

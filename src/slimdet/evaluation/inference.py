@@ -12,7 +12,7 @@ from torch import Tensor
 from slimdet.data.loader import loader
 from slimdet.errors import DataError
 from slimdet.messages import listed
-from slimdet.runtime.coco_results import coco_results
+from slimdet.runtime.result import coco_results
 
 
 class DetectionData(Protocol):

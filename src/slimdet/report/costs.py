@@ -11,7 +11,7 @@ import numpy as np
 from slimdet.bundle import manifest
 from slimdet.errors import ConfigError
 from slimdet.runtime.detector import Runtime
-from slimdet.runtime.engines import choose
+from slimdet.runtime.engine import choose
 
 MB = 2**20
 
