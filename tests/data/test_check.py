@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from slimdet.data.check import Fault, annotation_faults, check
+from slimdet.data.check import Fault, check, file_faults
 
 from .conftest import CocoFiles
 
@@ -27,7 +27,7 @@ def test_a_sound_set_has_no_faults(files: CocoFiles) -> None:
 @pytest.mark.parametrize("name", ["animalpose", "coco_small", "pennfudan", "nuclei"])
 def test_real_annotations_have_no_faults(shared: Path, name: str) -> None:
     path = shared / "data" / name / "annotations" / "instances_val.json"
-    assert list(annotation_faults(json.loads(path.read_text()), str(path))) == []
+    assert list(file_faults(json.loads(path.read_text()), str(path))) == []
 
 
 def test_real_images_have_no_faults(shared: Path) -> None:
@@ -230,4 +230,4 @@ def test_any_json_in_any_place_is_survived(value: Any, key: str) -> None:
         "categories": [{"id": 1, "name": "cat"}],
         "annotations": [annotation],
     }
-    assert all(isinstance(fault, Fault) for fault in annotation_faults(coco, "a.json"))
+    assert all(isinstance(fault, Fault) for fault in file_faults(coco, "a.json"))

@@ -57,10 +57,10 @@ def test_absolute_paths_and_one_split(folder: Path) -> None:
         ("train: [", "is not YAML"),
         ("train: !!python/object/apply:os.getcwd []", "is not YAML"),
         ("{}", "has neither 'train:' nor 'val:'"),
-        ("trian: {}", "unknown key 'trian', not one of train, val; did you mean 'train'?"),
+        ("trian: {}", "unknown key 'trian', not one of train, val; did you mean train?"),
         (
             "train: {image: images}",
-            "train: unknown key 'image', not one of images, annotations; did you mean 'images'?",
+            "train: unknown key 'image', not one of images, annotations; did you mean images?",
         ),
         ("train: images", "train: is 'images'; it needs the keys 'images:' and 'annotations:'"),
         ("train: {images: images}", "train.annotations is None; it needs a path"),

@@ -117,7 +117,7 @@ def test_levels_go_into_a_data_set(files: CocoFiles, level: str, masks: bool) ->
         assert ("masks" in target) == masks
 
 
-@pytest.mark.parametrize(("level", "hint"), [("storng", "; did you mean 'strong'?"), ("xyz", "")])
+@pytest.mark.parametrize(("level", "hint"), [("storng", "; did you mean strong?"), ("xyz", "")])
 def test_unknown_level(level: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         augmentation(level)

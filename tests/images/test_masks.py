@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from slimdet.evaluation.ground_truth import rle_functions
+from slimdet.data.annotations import rle_functions
 from slimdet.images.masks import decode_runs, encode_mask, paste_masks
 
 SIZE = (90, 120)

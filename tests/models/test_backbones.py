@@ -231,10 +231,10 @@ def test_what_torchvision_does_not_offer_is_said(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "near"), [("resnet5", "resnet50"), ("mobilenetv2", "mobilenet_v2")])
 def test_unknown_backbone_names_the_nearest(name: str, near: str) -> None:
-    with pytest.raises(ConfigError, match=f"did you mean '{near}'"):
+    with pytest.raises(ConfigError, match=f"did you mean {near}"):
         trunk(name)
 
 
 def test_unknown_norm() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'frozen'"):
+    with pytest.raises(ConfigError, match="did you mean frozen"):
         trunk("resnet18", norm="frosen")

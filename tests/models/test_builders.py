@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -191,10 +192,10 @@ def test_image_size(imgsz: Any, expected: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "mobilenet_v3"}, "backbone 'mobilenet_v3' is unknown; did you mean 'mobilenet_v2'"),
-        ({"neck": "ligth"}, "neck 'ligth' is unknown; did you mean 'light'"),
-        ({"norm_layer": "groups"}, "norm_layer 'groups' is unknown; did you mean 'group'"),
-        ({"backbone_norm": "frosen"}, "did you mean 'frozen'"),
+        ({"backbone": "mobilenet_v3"}, "backbone 'mobilenet_v3' is not one of .*; did you mean mobilenet_v2\\?"),
+        ({"neck": "ligth"}, "neck 'ligth' is not one of .*; did you mean light\\?"),
+        ({"norm_layer": "groups"}, "norm_layer 'groups' is not one of .*; did you mean group\\?"),
+        ({"backbone_norm": "frosen"}, "did you mean frozen"),
         ({"num_classes": 1}, "num_classes 1 must be an integer of at least 2"),
         ({"num_classes": 2.0}, "num_classes 2.0"),
         ({"num_classes": True}, "num_classes True"),
@@ -204,18 +205,18 @@ def test_image_size(imgsz: Any, expected: tuple[int, int]) -> None:
         ({"imgsz": 320.0}, "imgsz 320.0"),
         ({"imgsz": True}, "imgsz True"),
         ({"imgsz": (1, 2, 3)}, "imgsz"),
-        ({"bakbone": "resnet18"}, "option of faster_rcnn 'bakbone' is unknown; did you mean 'backbone'"),
-        ({"weights": "file"}, "option of faster_rcnn 'weights' is unknown"),
-        ({"builder": "fast_rcnn"}, "did you mean 'faster_rcnn'"),
-        ({"builder": None}, "builder None is unknown"),
-        ({"backbone": ["resnet18"]}, "is unknown"),
+        ({"bakbone": "resnet18"}, "option of faster_rcnn 'bakbone' is not one of .*; did you mean backbone\\?"),
+        ({"weights": "file"}, "option of faster_rcnn 'weights' is not one of"),
+        ({"builder": "fast_rcnn"}, "did you mean faster_rcnn"),
+        ({"builder": None}, "builder None is not one of"),
+        ({"backbone": ["resnet18"]}, "is not one of"),
     ],
 )
 def test_a_wrong_option_is_an_error_with_the_way_out(options: dict[str, Any], message: str) -> None:
     right = {"builder": "faster_rcnn", "num_classes": 3, "backbone": "resnet18", "neck": "light"}
     with torch.device("meta"), pytest.raises(ConfigError) as caught:
         build(right | options)
-    assert message in str(caught.value)
+    assert re.search(message, str(caught.value))
     assert "\n" not in str(caught.value)
 
 

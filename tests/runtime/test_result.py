@@ -13,8 +13,8 @@ from PIL import Image, ImageShow
 
 import slimdet
 from runtime.mask_engine import mask_bundle
+from slimdet.data.annotations import rle_functions
 from slimdet.errors import ConfigError, DataError
-from slimdet.evaluation.ground_truth import rle_functions
 from slimdet.images.masks import encode_mask
 from slimdet.runtime import result as results
 from slimdet.runtime.result import coco_results

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from slimdet.data.annotations import SUFFIXES, AnnotatedImage, AnnotatedSet, boxed, lines
+from slimdet.data.annotations import AnnotatedImage, AnnotatedSet, boxed, lines
 from slimdet.errors import DataError
 from slimdet.images.decoding import image_size
+from slimdet.images.folders import is_image_name
 
 SPLIT_FILES = {"train": ("train.txt", "trainval.txt"), "val": ("val.txt", "test.txt")}
 
@@ -41,7 +42,7 @@ def read_voc(dataset: Path) -> AnnotatedSet:
     layout = _layout(dataset)
     if layout is None:
         raise DataError(f"{dataset}: no folder Annotations with XML files")
-    by_stem = {path.stem: path for path in sorted(layout.images.iterdir()) if path.suffix.lower() in SUFFIXES}
+    by_stem = {path.stem: path for path in sorted(layout.images.iterdir()) if is_image_name(path)}
     trees = {name: [(file, _parse(file)) for file in files] for name, files in _splits(dataset, layout).items()}
     names = sorted(
         {_text(item, "name", file) for split in trees.values() for file, tree in split for item in _of(tree)}

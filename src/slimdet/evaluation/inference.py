@@ -12,6 +12,7 @@ from torch import Tensor
 from slimdet.data.loader import loader
 from slimdet.errors import DataError
 from slimdet.messages import listed
+from slimdet.models.kinds import without_background
 from slimdet.runtime.result import coco_results
 
 
@@ -57,7 +58,7 @@ def detect(
 
     Args:
         model_call: images (list of [3, H, W] in 0..1) -> outputs as `to_coco` takes them, one per image. A width is
-            chosen here: `lambda images: model(images, width=0.5)`. The model must be in eval mode.
+            chosen here: `lambda images: model(images, width=0.5)`. The model must be in eval mode. Label 0 is left out.
         dataset: items are (image, target), with the image's id in target["image_id"].
         batch: images per call.
         progress: called after each batch with the number of images done in it.
@@ -77,7 +78,7 @@ def detect(
         with torch.no_grad():
             outputs = model_call([image.to(device) for image in images])
         for target, output in zip(targets, outputs, strict=True):
-            found += to_coco(output, int(target["image_id"]), category_ids)
+            found += to_coco(without_background(output), int(target["image_id"]), category_ids)
         if progress:
             progress(len(images))
     return found

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.progress import Progress
-from torchvision.models.detection import MaskRCNN
 
 from slimdet.bundle import store
 from slimdet.core.slimmable import Slimmable
@@ -20,6 +19,7 @@ from slimdet.evaluation.inference import check_classes, detect
 from slimdet.evaluation.matching import accumulate, confusion_matrix
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.models.image_size import check_image_sizes, set_image_size
+from slimdet.models.kinds import require
 from slimdet.report import plots
 
 
@@ -115,7 +115,7 @@ def validate_bundle(
         model.twin(asked)  # an unknown width is told before the data is read
     if imgsz is not None:
         set_image_size(model, imgsz)
-    masks = isinstance(model.twin(1.0), MaskRCNN)
+    masks = require(model.twin(1.0), "validate", path).masks
     dataset = CocoDataset(split.annotations, split.images, masks=masks)
     check_classes(model.classes, dataset)
     check_image_sizes(model, dataset)

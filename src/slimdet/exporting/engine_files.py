@@ -18,6 +18,7 @@ from slimdet.exporting.linked import link
 from slimdet.exporting.onnx import OPSET, folded, to_onnx
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.models.image_size import set_image_size
+from slimdet.models.kinds import require
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
@@ -50,6 +51,7 @@ def export(
         ConfigError: the detector cannot be exported, `out` is not empty, or `linked` has no bundle to link to.
     """
     source = manifest.read(model)
+    require(source.architecture, "export", model)
     inside = out is None and model != "bundled"
     if linked and (format != "onnx" or not inside):
         raise ConfigError("--linked makes ONNX files that need their bundle beside them: leave out --out and --format")

@@ -67,11 +67,11 @@ def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": letters.tobytes().decode("ascii")}
 
 
-def decode_runs(counts: str) -> list[int] | None:
+def decode_runs(counts: str | bytes) -> list[int] | None:
     """The run lengths behind COCO's compressed `counts`; None where they are cut off or hold other characters."""
     runs: list[int] = []
     value = shift = 0
-    for character in counts.encode():
+    for character in counts.encode() if isinstance(counts, str) else counts:
         group = character - 48
         if not 0 <= group < 64 or shift > 30:
             return None

@@ -91,8 +91,13 @@ def kind_of(thing: Any) -> Kind:
     return next((kind for start, kind in TORCHVISION.items() if word.startswith(start)), _unknown(builder))
 
 
-def require(thing: Any, task: str) -> Kind:
+def require(thing: Any, task: str, name: str = "") -> Kind:
     """The kind of a detector or of an architecture description, which `task` must be done for.
+
+    Args:
+        thing: as `kind_of` takes it.
+        task: one of `TASKS`.
+        name: what its user calls it, as the path of a bundle; the error begins with it.
 
     Raises:
         ConfigError: it is not; the error names the kind, what was asked for, and the kinds it is done for.
@@ -100,8 +105,19 @@ def require(thing: Any, task: str) -> Kind:
     kind = kind_of(thing)
     if not getattr(kind, task):
         able = [other.name for other in KINDS if getattr(other, task)]
-        raise ConfigError(f"{kind.name} cannot be {TASKS[task]}; those that can: {listed(able, len(able))}")
+        where = f"{name}: " if name else ""
+        raise ConfigError(f"{where}{kind.name} cannot be {TASKS[task]}; those that can: {listed(able, len(able))}")
     return kind
+
+
+def without_background(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The detections of one image (tensors [N, ...] by name) without those of label 0.
+
+    It is the background, as everywhere in torchvision; RetinaNet and FCOS have an output for it, which says something
+    where they were not trained.
+    """
+    kept = found["labels"] != 0
+    return {key: value[kept] for key, value in found.items()}
 
 
 def _class_word(kind: type, detector: Any) -> str:

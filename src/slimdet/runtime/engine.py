@@ -132,7 +132,7 @@ def make(name: str, bundle: Manifest, options: EngineOptions) -> Engine:
         ConfigError: it is not installed, has no such device or image size, or would lose what this kind of detector
             finds.
     """
-    kinds.require(bundle.architecture, "run")
+    kinds.require(bundle.architecture, "run", bundle.name)
     if options.imgsz is not None and name != "torch":
         raise ConfigError(
             f"--imgsz {options.imgsz}: exported engines have their size within; run 'slimdet export --model "

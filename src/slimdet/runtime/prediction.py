@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slimdet.data.annotations import images_in
 from slimdet.errors import DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
+from slimdet.images.folders import images_in
 from slimdet.runtime.detector import Runtime
 from slimdet.runtime.preprocessing import DecodedImage
 from slimdet.runtime.result import Result
@@ -36,7 +36,7 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = [file for file in images_in(path) if file.is_file()]
+            matches = images_in(path)
         elif path.exists():
             matches = [path]
         else:

@@ -16,6 +16,7 @@ from slimdet.bundle import store
 from slimdet.bundle.manifest import Manifest
 from slimdet.devices import choose_device
 from slimdet.models.image_size import set_image_size
+from slimdet.models.kinds import without_background
 from slimdet.runtime.engine import EngineOptions, Found
 
 
@@ -69,7 +70,7 @@ class TorchSession:
         with self._turn, torch.no_grad():
             for part, own in self._thresholds:
                 part.score_thresh = min(own, conf - 1e-6)  # it keeps what is above, not what is at it
-            results = self._detector(list(batch))
+            results = [without_background(result) for result in self._detector(list(batch))]
         counts = torch.tensor([len(result["scores"]) for result in results])
         index = torch.arange(len(results)).repeat_interleave(counts)  # [N]
         boxes, labels, scores = (_joined(results, key) for key in ("boxes", "labels", "scores"))

@@ -23,7 +23,6 @@ import torch
 from rich.console import Group
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models.detection import MaskRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
 from slimdet.bundle import manifest, store
@@ -37,6 +36,7 @@ from slimdet.evaluation.inference import check_classes
 from slimdet.evaluation.validation import validate
 from slimdet.files import new_run_dir
 from slimdet.models.image_size import check_image_sizes
+from slimdet.models.kinds import require
 from slimdet.report import plots
 from slimdet.widths import parse_width, read_plan
 
@@ -184,11 +184,7 @@ def calibrate(
     stages = None if plan is None else read_plan(plan)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"--out {out} is there already and not empty; choose another folder")
-    if manifest.read(model).architecture.get("builder") == "original":
-        raise BundleError(
-            f"{model} has layers of the original system, which were trained at listed widths only; widths are added to "
-            "models of 'slimdet train --widths 0.25-1.0'"
-        )
+    masks = require(manifest.read(model).architecture, "calibrate", model).masks
     slimmable = store.load(model)
     config = read_data_config(data)
     if config.train is None:
@@ -202,7 +198,6 @@ def calibrate(
     elif (asked := min([value, *(stages or {}).values()])) < min(before):
         text = "%s has no width under %s: %s is poor without training; train with --widths %s-1.0"
         logger.warning(text, model, min(before), asked, asked)
-    masks = isinstance(slimmable.twin(1.0), MaskRCNN)
     dataset = CocoDataset(config.train.annotations, config.train.images, masks=masks, train=True)
     check_classes(slimmable.classes, dataset)
     if not len(dataset):

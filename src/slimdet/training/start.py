@@ -16,6 +16,7 @@ from slimdet.errors import ConfigError, WeightsError
 from slimdet.messages import listed
 from slimdet.models import architecture, builders
 from slimdet.models.image_size import set_image_size
+from slimdet.models.kinds import require
 from slimdet.models.sorting import sort_channels, sort_detector
 from slimdet.training.settings import TrainSettings
 
@@ -62,8 +63,7 @@ def starting_model(
         return _fine_tuned(kind, weights, classes, widths, scope, imgsz, norms, None if blank else sort_by, asked)
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
-    build = {"faster_rcnn": builders.faster_rcnn, "mask_rcnn": builders.mask_rcnn}[kind]
-    detector = build(
+    detector = builders.BUILDERS[kind](
         len(classes) + 1,
         backbone=backbone,
         neck=neck,
@@ -100,7 +100,8 @@ def _fine_tuned(
     source = store.load(path)
     description = architecture.describe(source.twin(1.0))
     made = description["builder"]
-    if made not in ("faster_rcnn", "mask_rcnn"):
+    require(description, "train", f"--weights {path}")
+    if made not in builders.BUILDERS:
         raise ConfigError(f"--weights {path} is a {made} detector; only those of 'slimdet train' can be fine-tuned")
     if made != kind:
         raise ConfigError(f"--weights {path} is a {made}, not a {kind}; say --model {made}")

@@ -35,6 +35,7 @@ from slimdet.evaluation.validation import validate
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.messages import first_line
 from slimdet.models.image_size import check_image_sizes
+from slimdet.models.kinds import kind_of
 from slimdet.report import plots
 from slimdet.training.calibration import calibration_batches, collect_statistics
 from slimdet.training.distillation import PARTS, Watched, distillation_losses, watch
@@ -313,7 +314,7 @@ def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, Coco
     data = read_data_config(settings.data)
     if data.train is None:
         raise DataError(f"{settings.data} has no 'train:'")
-    masks = settings.model == "mask_rcnn"
+    masks = kind_of({"builder": settings.model}).masks
     transforms = augmentation(settings.augment)
     dataset = CocoDataset(data.train.annotations, data.train.images, transforms, masks=masks, train=True)
     if not len(dataset):

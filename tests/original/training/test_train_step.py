@@ -58,7 +58,7 @@ def test_samplers_draw_as_the_original_does(
     original: Path, synthetic: Any, reference_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = written(
-        original, reference_config("mask"), synthetic("mask"), tmp_path / "x.json", monkeypatch, "--original", "0"
+        original, reference_config("mask"), synthetic("mask"), tmp_path / "x.json", monkeypatch, "--seed", "0"
     )
     wanted = json.loads((original / "reference" / "train_mask_random.json").read_text())
     # Two proposals of nearly the same score may change places, and then the other one is drawn: 1 of 1024 box samples.

@@ -1,8 +1,8 @@
 """COCO numbers as the original printed them.
 
 The checks and the evaluation libraries are slimdet's (`slimdet.evaluation`). What differs from `slimdet val` is what
-the original asked of them: proposals are compared regardless of class with up to 1000 an image, and a mask's area range is
-told by its box.
+the original asked of them: proposals are compared regardless of class with up to 1000 an image, and a mask's area
+range is told by its box.
 """
 
 import contextlib
