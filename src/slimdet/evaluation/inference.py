@@ -13,7 +13,7 @@ from slimdet.data.loader import loader
 from slimdet.errors import DataError
 from slimdet.messages import listed
 from slimdet.models.kinds import without_background
-from slimdet.runtime.coco_results import coco_results
+from slimdet.runtime.result import coco_results
 
 
 class DetectionData(Protocol):

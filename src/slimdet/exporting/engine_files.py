@@ -65,7 +65,7 @@ def export(
     """
     settings = with_fields(settings or ExportSettings(), fields)
     source = manifest.read(model)
-    require(source.architecture, "export", model)
+    require(source.architecture, "export", str(model))
     inside = out is None and str(model) != "bundled"
     if settings.linked and (settings.format != "onnx" or not inside):
         raise ConfigError("--linked makes ONNX files that need their bundle beside them: leave out --out and --format")

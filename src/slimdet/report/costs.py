@@ -10,7 +10,7 @@ from slimdet.messages import with_fields
 from slimdet.report.latency import runtime_latencies, summary
 from slimdet.report.settings import ProfileSettings
 from slimdet.runtime.detector import Runtime
-from slimdet.runtime.engines import choose
+from slimdet.runtime.engine import choose
 
 MB = 2**20
 

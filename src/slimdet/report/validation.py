@@ -53,7 +53,7 @@ def val(
         slimmable.twin(asked)  # an unknown width is told before the data is read
     if settings.imgsz is not None:
         set_image_size(slimmable, settings.imgsz)
-    masks = require(slimmable.twin(1.0), "validate", model).masks
+    masks = require(slimmable.twin(1.0), "validate", str(model)).masks
     dataset = CocoDataset(split.annotations, split.images, masks=masks)
     check_classes(classes, dataset)
     check_image_sizes(slimmable, dataset)

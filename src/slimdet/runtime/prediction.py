@@ -12,7 +12,8 @@ from typing import Any
 from slimdet.errors import DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.images.folders import images_in
-from slimdet.runtime.detector import Picture, Runtime
+from slimdet.runtime.detector import Runtime
+from slimdet.runtime.preprocessing import DecodedImage
 from slimdet.runtime.result import Result
 from slimdet.runtime.settings import PredictSettings
 
@@ -96,7 +97,7 @@ def _results(
 ) -> Iterator[tuple[int, Path, Result]]:
     """(number from 1, file, result) of every file that can be read; the others go into `broken`."""
     for start in range(0, len(files), batch):
-        pictures: dict[int, Picture] = {}
+        pictures: dict[int, DecodedImage] = {}
         for number, file in enumerate(files[start : start + batch], start + 1):
             try:
                 pictures[number] = detector.read(file)

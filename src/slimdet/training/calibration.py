@@ -63,7 +63,7 @@ def calibrate(
     settings = with_fields(settings or CalibrateSettings(), fields)
     target = _target(model, out)
     value = parse_width(width)
-    require(manifest.read(model).architecture, "calibrate", model)
+    require(manifest.read(model).architecture, "calibrate", str(model))
     slimmable, said = store.load(model), card.read(model)
     _add_width(slimmable, model, value, settings)
     train, val = _data(slimmable, Path(data), said.classes)
@@ -115,7 +115,7 @@ def _data(slimmable: Slimmable, file: Path, classes: Sequence[str]) -> tuple[Coc
     config = read_data_config(file)
     if config.train is None:
         raise DataError(f"{file} has no 'train:', which the statistics are collected from")
-    masks = kind_of(slimmable).masks
+    masks = kind_of(slimmable.twin(1.0)).masks
     train = CocoDataset(config.train.annotations, config.train.images, masks=masks, train=True)
     check_classes(classes, train)
     if not len(train):
