@@ -21,7 +21,7 @@ from slimdet.cli.verbs import VERBS, main
 from slimdet.exporting.settings import ExportSettings
 from slimdet.models.builders import faster_rcnn
 from slimdet.report.settings import ProfileSettings, ValSettings
-from slimdet.runtime.settings import PredictSettings
+from slimdet.runtime.prediction import PredictSettings
 from slimdet.training.settings import CalibrateSettings, TrainSettings
 
 PARSERS = {name: parser_of(verb) for name, verb in VERBS.items()}

@@ -16,8 +16,8 @@ from slimdet.images.drawing import side_by_side
 from slimdet.report import plots
 from slimdet.report.latency import runtime_latencies, summary
 from slimdet.runtime.detector import Runtime
+from slimdet.runtime.engine import EngineSettings
 from slimdet.runtime.prediction import find_images
-from slimdet.runtime.settings import EngineSettings
 
 CONFIDENCE = 0.5
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from slimdet.messages import did_you_mean
-from slimdet.runtime.settings import EngineName
+from slimdet.runtime.engine import EngineName
 from slimdet.widths import WidthRange
 
 Number = TypeVar("Number", int, float)

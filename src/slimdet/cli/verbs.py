@@ -30,7 +30,8 @@ from slimdet.cli.flags import (
 )
 from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.report.settings import ProfileSettings, ValSettings
-from slimdet.runtime.settings import EngineSettings, PredictSettings
+from slimdet.runtime.engine import EngineSettings
+from slimdet.runtime.prediction import PredictSettings
 from slimdet.training import settings
 from slimdet.training.settings import TrainSettings as T
 
@@ -49,7 +50,7 @@ def demo(
     """
     from slimdet.cli.demo import demo
 
-    result = demo(EngineSettings(engine, device, threads), out)
+    result = demo(EngineSettings(device, threads, engine=engine), out)
     return Outcome(result, views.demo(result))
 
 
@@ -176,7 +177,7 @@ def predict(
     """
     from slimdet.runtime.prediction import predict
 
-    found = predict(sources, model, PredictSettings(engine, device, threads, imgsz, width, conf, batch), out)
+    found = predict(sources, model, PredictSettings(device, threads, imgsz, engine, width, conf, batch), out)
     document = {"run": found.run, **found.coco, "broken": found.broken}
     return Outcome(document, views.predictions(found), views.unread(found))
 
@@ -197,7 +198,7 @@ def profile(
     """
     from slimdet.report.costs import costs
 
-    found = costs(model, ProfileSettings(engine, device, threads, imgsz, repeats))
+    found = costs(model, ProfileSettings(device, threads, imgsz, engine, repeats))
     return Outcome(found, views.costs(found))
 
 
@@ -290,8 +291,9 @@ def doctor() -> Outcome:
     return Outcome(findings, text(findings))
 
 
-_ALL = (demo, train, calibrate, val, predict, profile, extract, export, convert, check, doctor)
-VERBS = {verb.__name__: verb for verb in _ALL}
+VERBS = {
+    f.__name__: f for f in (demo, train, calibrate, val, predict, profile, extract, export, convert, check, doctor)
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from slimdet.runtime.settings import EngineSettings
+from slimdet.runtime.engine import EngineSettings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from slimdet.bundle import manifest
 from slimdet.errors import ConfigError
 from slimdet.runtime import preprocessing
-from slimdet.runtime.engine import Engine, EngineOptions, Found, Session, choose, make
+from slimdet.runtime.engine import CONF, Engine, EngineOptions, EngineSettings, Found, Session, choose, make
 from slimdet.runtime.footprint import footprint
 from slimdet.runtime.preprocessing import Color, DecodedImage, Source
 from slimdet.runtime.result import Classes, Result, check_conf, labels_of
@@ -68,8 +68,8 @@ class Runtime:
         self,
         model: str | Path = "bundled",
         width: float = 1.0,
-        engine: str = "auto",
-        conf: float = 0.25,
+        engine: str = EngineSettings.engine,
+        conf: float = CONF,
         device: str = EngineOptions.device,
         threads: int | None = EngineOptions.threads,
         imgsz: int | None = EngineOptions.imgsz,

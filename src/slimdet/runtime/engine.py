@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
-from slimdet.messages import check_choice
+from slimdet.messages import check_choice, check_choices
 from slimdet.models import kinds
 
-ENGINES = ("onnxruntime", "openvino", "torch")  # each a class in a module of its own, which imports the library
+if TYPE_CHECKING:  # nothing heavy is imported here: the command line reads the defaults
+    import numpy as np
+    from numpy.typing import NDArray
+
+EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
+ENGINES = get_args(EngineName)[1:]  # each a class in a module of its own, which imports the library
+CONF = 0.25  # least score of a detection, where nobody says another
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,21 @@ class EngineOptions:
             raise ConfigError(f"threads {self.threads} must be 1 or more")
 
 
+@dataclass(frozen=True)
+class EngineSettings(EngineOptions):
+    """Which engine runs, and how.
+
+    Raises:
+        ConfigError: no such engine, or as for `EngineOptions`.
+    """
+
+    engine: EngineName = "auto"  # onnxruntime where the model was exported, else torch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choices(self)
+
+
 class Found(NamedTuple):
     """The detections of a batch, by image and then by falling score.
 
@@ -54,11 +72,11 @@ class Found(NamedTuple):
             them by a rule of its own (those of the original system).
     """
 
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    image_index: NDArray[np.int64]
-    masks: NDArray | None = None
+    boxes: "NDArray[np.float32]"
+    labels: "NDArray[np.int64]"
+    scores: "NDArray[np.float32]"
+    image_index: "NDArray[np.int64]"
+    masks: "NDArray | None" = None
 
 
 class Session(Protocol):
@@ -70,7 +88,7 @@ class Session(Protocol):
 
     sides: tuple[int, int]
 
-    def __call__(self, images: NDArray[np.uint8], conf: float = 1.0) -> Found:
+    def __call__(self, images: "NDArray[np.uint8]", conf: float = 1.0) -> Found:
         """Detect objects in images uint8 [B, H, W, 3], RGB.
 
         All detections of the detector's own threshold and above are given, and where the engine can go below it, those
@@ -112,7 +130,7 @@ def choose(name: str, bundle: Manifest) -> str:
         ConfigError: no such engine.
         BundleError: nothing here can run this bundle.
     """
-    check_choice("engine", name, ("auto", *ENGINES))
+    check_choice("engine", name, get_args(EngineName))
     if name != "auto":
         return name
     if bundle.engines("onnx"):

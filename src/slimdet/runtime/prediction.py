@@ -7,15 +7,26 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimdet.errors import DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.images.folders import images_in
-from slimdet.runtime.detector import Runtime
-from slimdet.runtime.preprocessing import DecodedImage
-from slimdet.runtime.result import Result
-from slimdet.runtime.settings import PredictSettings
+from slimdet.runtime.engine import CONF, EngineSettings
+
+if TYPE_CHECKING:
+    from slimdet.runtime.detector import Runtime
+    from slimdet.runtime.preprocessing import DecodedImage
+    from slimdet.runtime.result import Result
+
+
+@dataclass(frozen=True)
+class PredictSettings(EngineSettings):
+    """How objects are looked for in images."""
+
+    width: float = 1.0
+    conf: float = CONF  # least score of a detection
+    batch: int = 8  # images that are read at a time; those of one size run together
 
 
 @dataclass
@@ -65,6 +76,8 @@ def predict(
     Raises:
         BundleError, ConfigError, WidthError, DataError: what was given cannot be used.
     """
+    from slimdet.runtime.detector import Runtime  # heavy: `slimdet --help` reads the settings alone
+
     settings = settings or PredictSettings()
     files = find_images(sources)
     detector = Runtime(
@@ -93,8 +106,8 @@ def predict(
 
 
 def _results(
-    detector: Runtime, files: Sequence[Path], batch: int, broken: dict[str, str]
-) -> Iterator[tuple[int, Path, Result]]:
+    detector: "Runtime", files: Sequence[Path], batch: int, broken: dict[str, str]
+) -> Iterator[tuple[int, Path, "Result"]]:
     """(number from 1, file, result) of every file that can be read; the others go into `broken`."""
     for start in range(0, len(files), batch):
         pictures: dict[int, DecodedImage] = {}
@@ -118,5 +131,5 @@ def _picture_name(file: Path, taken: set[str]) -> str:
     return f"{name}.jpg"
 
 
-def _counted(result: Result) -> str:
+def _counted(result: "Result") -> str:
     return ", ".join(f"{count} {name}" for name, count in Counter(result.names).items()) or "nothing found"
