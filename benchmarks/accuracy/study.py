@@ -68,20 +68,8 @@ def start(cell: Cell, settings: TrainSettings, dataset: CocoDataset, weights: Pa
     """The slimmable start of all methods; for an individual its corner, as a model of its own."""
     torch.manual_seed(cell.seed)
     sample = (dataset[index][0] for index in range(0, len(dataset), math.ceil(len(dataset) / SORTING_IMAGES)))
-    model = starting_model(
-        settings.model,
-        dataset.classes,
-        QUARTERS,
-        cell.scope,
-        str(weights),
-        backbone=settings.backbone,
-        neck=settings.neck,
-        norm=settings.norm,
-        frozen_norms=settings.frozen_norms,
-        imgsz=settings.imgsz,
-        sort_by=sample if cell.sort else None,
-        norms=settings.norms,
-    )
+    whole = replace(settings, widths=QUARTERS, weights=str(weights))
+    model = starting_model(whole, dataset.classes, sample if cell.sort else None)
     return model if cell.width is None else slim(model.extract(cell.width), (1.0,))
 
 

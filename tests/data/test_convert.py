@@ -341,12 +341,13 @@ def test_voc_xml_beside_the_images(tmp_path: Path, write_image: WriteImage) -> N
         ("<annotation><object>", "000001.xml:1: is not XML"),
         ("", "is not XML"),
         (voc_xml(voc_object("", (1, 1, 5, 5))), "an object without name"),
-        (voc_xml("<object><name>cat</name></object>"), "an object without bndbox/xmin"),
-        (voc_xml(voc_object("cat", (1, "one", 5, 5))), "ymin is 'one', not a number"),
+        (voc_xml("<object><name>cat</name></object>"), "object 'cat': bndbox/xmin is 'nothing', not a number"),
+        (voc_xml(voc_object("cat", (1, "one", 5, 5))), "object 'cat': bndbox/ymin is 'one', not a number"),
         (voc_xml(voc_object("cat", (1, "nan", 5, 5))), "ymin is 'nan', not a number"),
         (voc_xml(voc_object("cat", (50, 1, 5, 5))), "without area"),
         (voc_xml(voc_object("cat", (500, 1, 600, 5))), "without area"),
         (voc_xml(size=(50, 100)), "says 50x100, but"),
+        ("<?xml version='1.0' encoding='klingon'?><annotation/>", "its encoding cannot be read: unknown encoding"),
     ],
 )
 def test_malformed_voc(voc: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -356,6 +357,14 @@ def test_malformed_voc(voc: Path, tmp_path: Path, text: str, message: str) -> No
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "iso-8859-5", "utf-16"])
+def test_voc_in_the_encoding_that_it_declares(voc: Path, tmp_path: Path, encoding: str) -> None:
+    name = "собака" if encoding == "iso-8859-5" else "犬"
+    text = f"<?xml version='1.0' encoding='{encoding}'?>{voc_xml(voc_object(name, (1, 1, 5, 5)))}"
+    (voc / "Annotations" / "000001.xml").write_bytes(text.encode(encoding))
+    assert {"id": 2, "name": name} in read(to_coco(voc, tmp_path / "out")["train"])["categories"]
 
 
 @pytest.mark.parametrize(

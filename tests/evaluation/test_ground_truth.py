@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from slimdet.errors import DataError
@@ -28,23 +29,34 @@ def test_sound_input_passes() -> None:
     assert found["bbox"]["AP"] == found["segm"]["AP"] == 1
 
 
+def test_numpys_numbers_are_numbers() -> None:
+    coco, detection = sound()
+    coco["images"][0]["id"] = coco["annotations"][0]["image_id"] = np.int64(7)
+    detection |= {"image_id": np.int32(7), "bbox": np.array([2, 2, 10, 8], np.float32), "score": np.float32(0.9)}
+    assert evaluate(coco, [detection])["bbox"]["AP"] == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"score": float("nan")}, "detection in image 7: score: nan is not a finite number"),
-        ({"score": float("inf")}, "detection in image 7: score: inf is not a finite number"),
-        ({"score": None}, "detection in image 7: score: None is not a finite number"),
+        ({"score": float("nan")}, "detection in image 7: 'score' is nan, not a finite number"),
+        ({"score": float("inf")}, "detection in image 7: 'score' is inf, not a finite number"),
+        ({"score": None}, "detection in image 7: 'score' is None, not a finite number"),
         ({"bbox": [2, 2, float("nan"), 8]}, "detection in image 7: bbox [2, 2, nan, 8]: nan is not a finite number"),
         ({"bbox": [2, 2, 1e300, 1e300]}, "1e+300 is not a finite number"),
-        ({"bbox": [2, 2, -1, 8]}, "detection in image 7: bbox [2.0, 2.0, -1.0, 8.0] has a negative width or height"),
+        ({"bbox": [2, 2, -1, 8]}, "detection in image 7: bbox [2, 2, -1, 8] has a negative width or height"),
         ({"bbox": [2, 2, 10]}, "detection in image 7: bbox [2, 2, 10] is not [x, y, width, height]"),
         ({"bbox": None}, "detection in image 7: bbox None is not [x, y, width, height]"),
-        ({"image_id": 8}, "detection in image 8: image id 8 is not among the 1 of the annotations"),
-        ({"image_id": [7]}, "detection in image [7]: image id [7] is not among the 1 of the annotations"),
-        ({"category_id": 1}, "detection in image 7: category id 1 is not among the 1 of the annotations"),
+        ({"image_id": 8}, "detection in image 8: no image of the 1 has the id 8"),
+        ({"image_id": [7]}, "detection in image [7]: no image of the 1 has the id [7]"),
+        ({"category_id": 1}, "detection in image 7: no category of the 1 has the id 1"),
         ({"segmentation": None}, "detection in image 7: no mask to evaluate"),
-        ({"segmentation": {"size": [30, 20], "counts": "0"}}, "mask of size [30, 20] in an image of size [20, 30]"),
-        ({"segmentation": {"size": [20, 30], "counts": None}}, "the counts of its mask are neither text nor a list"),
+        (
+            {"segmentation": {"size": [30, 20], "counts": "0"}},
+            "an RLE of size [30, 20] in an image of",
+        ),
+        ({"segmentation": {"size": [20, 30], "counts": "0"}}, "the run lengths of an RLE add up to 0, not to 20 x 30"),
+        ({"segmentation": {"size": [20, 30], "counts": None}}, "the 'counts' of an RLE are not run lengths"),
     ],
 )
 def test_broken_detections_are_refused(change: dict, message: str) -> None:
@@ -57,16 +69,19 @@ def test_broken_detections_are_refused(change: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 8}, "annotation 4: image id 8 is not among the 1 of the annotations"),
-        ({"category_id": 0}, "annotation 4: category id 0 is not among the 1 of the annotations"),
+        ({"image_id": 8}, "annotation 4: no image of the 1 has the id 8"),
+        ({"category_id": 0}, "annotation 4: no category of the 1 has the id 0"),
         ({"bbox": [0, 0, float("inf"), 1]}, "annotation 4: bbox [0, 0, inf, 1]: inf is not a finite number"),
-        ({"area": float("nan")}, "annotation 4: area: nan is not a finite number"),
+        ({"area": float("nan")}, "annotation 4: 'area' is nan, not a finite number"),
         ({"segmentation": [[1, 1, 2, 2]]}, "annotation 4: a polygon has 4 numbers"),
-        ({"segmentation": [[1, 1, 2, 2, float("nan"), 3]]}, "annotation 4: polygon: nan is not a finite number"),
-        ({"segmentation": [[1, 1, 2, 2, 1e9, 3]]}, "annotation 4: a polygon reaches far outside its image"),
-        ({"segmentation": {"size": [20, 30], "counts": [5, 5]}}, "annotation 4: the run lengths of its mask do not"),
+        ({"segmentation": [[1, 1, 2, 2, float("nan"), 3]]}, "annotation 4: a polygon is not a list of finite numbers"),
+        ({"segmentation": [[1, 1, 2, 2, 1e9, 3]]}, "annotation 4: a polygon reaches far outside the image of 30x20"),
+        (
+            {"segmentation": {"size": [20, 30], "counts": [5, 5]}},
+            "annotation 4: the run lengths of an RLE add up to 10",
+        ),
         ({"segmentation": []}, "annotation 4: no mask to evaluate"),
-        ({"id": "4"}, "annotation id '4' is not a whole number"),
+        ({"id": "4"}, "entry 0 of 'annotations' has the id '4', which is not a whole number"),
     ],
 )
 def test_broken_annotations_are_refused(change: dict, message: str) -> None:
@@ -79,9 +94,9 @@ def test_broken_annotations_are_refused(change: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("annotations", "annotation id 4 appears more than once in the annotations; ids must be unique"),
-        ("images", "image id 7 appears more than once in the annotations; ids must be unique"),
-        ("categories", "category id 3 appears more than once in the annotations; ids must be unique"),
+        ("annotations", "entry 1 of 'annotations' repeats the id 4; ids must be unique"),
+        ("images", "entry 1 of 'images' repeats the id 7; ids must be unique"),
+        ("categories", "entry 1 of 'categories' repeats the id 3; ids must be unique"),
     ],
 )
 def test_repeated_ids_and_missing_lists_are_refused(key: str, message: str) -> None:
@@ -97,7 +112,7 @@ def test_masks_need_the_images_size_but_boxes_do_not() -> None:
     coco["images"] = [{"id": 7}]
     coco["annotations"][0]["area"] = 80
     assert evaluate(coco, [detection])["bbox"]["AP"] == 1
-    with pytest.raises(DataError, match="annotation 4: its image has no height and width"):
+    with pytest.raises(DataError, match="annotation 4: its image has no width and height"):
         evaluate(coco, [detection], ("segm",))
 
 

@@ -240,7 +240,7 @@ def test_layers_called_twice_bare_tensors_and_slices_keep_their_meaning() -> Non
 
 def test_other_detectors_are_refused_as_a_whole() -> None:
     retina = D.retinanet_resnet50_fpn(weights=None, weights_backbone=None)
-    with pytest.raises(ConfigError, match="RetinaNet cannot be sorted as a whole"):
+    with pytest.raises(ConfigError, match="RetinaNet cannot be sorted as a whole; those that can: Faster R-CNN"):
         sort_detector(retina, [])
     detector = pronounced("light")
     detector.rpn.head.cls_logits, detector.rpn.head.score = None, detector.rpn.head.cls_logits

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from slimdet.errors import WeightsError
-from slimdet.models.weights import fit, read_state_dict
+from slimdet.models.weights import fit, read_checkpoint, read_state_dict
 
 
 def network() -> nn.Sequential:
@@ -26,6 +26,16 @@ def test_a_state_dict_is_found_bare_or_wrapped(tmp_path: Path, wrap, prefix: str
     state = network().state_dict()
     torch.save(wrap({prefix + key: value for key, value in state.items()}), tmp_path / "w.pth")
     assert equal(read_state_dict(tmp_path / "w.pth"), dict(state))
+
+
+def test_what_lies_beside_the_state_dict(tmp_path: Path) -> None:
+    state = dict(network().state_dict())
+    torch.save({"state_dict": state, "meta": {"epoch": 3}, "optimizer": None}, tmp_path / "w.pth")
+    found, rest = read_checkpoint(tmp_path / "w.pth")
+    assert equal(found, state)
+    assert rest == {"meta": {"epoch": 3}, "optimizer": None}
+    torch.save(state, tmp_path / "bare.pth")
+    assert read_checkpoint(tmp_path / "bare.pth")[1] == {}
 
 
 def test_safetensors(tmp_path: Path) -> None:
@@ -46,7 +56,7 @@ def test_code_in_a_file_is_refused_and_not_executed(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1), "b": Bomb(tmp_path / "executed")}, tmp_path / "zip.pth")
     (tmp_path / "bare.pth").write_bytes(pickle.dumps(Bomb(tmp_path / "executed"), protocol=2))
     for name in ("zip.pth", "bare.pth"):
-        with pytest.raises(WeightsError, match="never executes"):
+        with pytest.raises(WeightsError, match=r"names \S+, which slimdet never executes"):
             read_state_dict(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 

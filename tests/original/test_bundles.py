@@ -11,6 +11,7 @@ import slimdet
 from slimdet.bundle import card
 from slimdet.cli import verbs
 from slimdet.errors import BundleError
+from slimdet.evaluation.validation import validate_bundle
 from slimdet.original.bundles import COCO_CLASSES, to_bundle, to_checkpoint
 from slimdet.original.detector import checkpoint
 
@@ -61,8 +62,9 @@ def test_released_files_need_no_config(synthetic: Any, tmp_path: Path) -> None:
     ("verb", "reason"),
     [
         ("extract --model {bundle} --width 0.5 --out {out}", "has layers of the original system"),
-        ("calibrate --data {data} --model {bundle} --width 0.6 --out {out}", "has layers of the original system"),
-        ("train --data {data} --weights {bundle} --out {out}", "only those of 'slimdet train' can be fine-tuned"),
+        ("calibrate --data {data} --model {bundle} --width 0.6 --out {out}", "R-CNN cannot be calibrated"),
+        ("train --data {data} --weights {bundle} --out {out}", "original Faster R-CNN cannot be trained"),
+        ("export --model {bundle} --out {out}", "original Faster R-CNN cannot be exported"),
     ],
 )
 def test_what_these_bundles_cannot_do_is_said_in_one_line(
@@ -81,3 +83,18 @@ def test_what_these_bundles_cannot_do_is_said_in_one_line(
     assert reason in said.err
     assert str(bundle) in said.err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"), [("faster", {"bbox"}), ("mask", {"bbox", "segm"}), ("fast_mask", {"bbox", "segm"})]
+)
+def test_val_compares_all_that_these_detectors_find(
+    small: Small, pictures: Path, tmp_path: Path, kind: str, numbers: set[str]
+) -> None:
+    config, weights = small(kind)
+    model = slimdet.load(to_bundle(weights, tmp_path / "bundle", config=config))
+    slimdet.save(model, tmp_path / "bundle", classes=["c1", "c2", "c3"], category_ids=[7, 14, 21])
+    data = tmp_path / "data.yaml"
+    data.write_text(f"val:\n  images: {pictures}\n  annotations: {pictures / 'coco.json'}\n")
+    found = validate_bundle(str(tmp_path / "bundle"), data, width=0.5, out=tmp_path / "val")
+    assert set(found.widths["0.5"]) == numbers

@@ -191,3 +191,12 @@ def test_mistakes_are_one_line_and_leave_nothing(words: list[str], said: str, bu
     assert err.count("\n") == 1
     assert said in err
     assert os.listdir() == ["a.png"]
+
+
+def test_conf_below_what_was_exported_is_refused_and_torch_takes_it(capsys: Capture) -> None:
+    words = [picture("a.png"), "--model", "bundled", "--width", "0.25", "--conf", "0.001"]
+    assert main(["predict", *words]) == 2
+    assert "conf 0.001 is below 0.05" in capsys.readouterr().err
+    assert os.listdir() == ["a.png"]
+    document, _ = predict(*words, "--engine", "torch", capsys=capsys)
+    assert 0.001 <= min(found["score"] for found in document["annotations"]) < 0.05

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as rle
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from slimdet.data.check import HARMLESS, annotation_faults, load_coco
+from slimdet.data.annotations import HARMLESS, encoded, rle_functions
+from slimdet.data.check import file_faults, load_coco
 from slimdet.errors import DataError
 from slimdet.images.decoding import read_image
 
@@ -35,21 +35,21 @@ def read_coco(annotations: str | Path, masks: bool = False) -> dict[str, Any]:
         masks: check the segmentations as well.
 
     Raises:
-        DataError: not COCO instances JSON, or with faults other than `slimdet.data.check.HARMLESS`: the first is named.
+        DataError: not COCO instances JSON, or with faults other than the `HARMLESS`: the first is named.
     """
     coco = load_coco(annotations)
-    faults = [fault for fault in annotation_faults(coco, str(annotations), masks) if fault.kind not in HARMLESS]
+    faults = [fault for fault in file_faults(coco, str(annotations), masks) if fault.kind not in HARMLESS]
     if faults:
         more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
         raise DataError(f"{faults[0]}{more}; list them all with 'slimdet check'")
-    sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
+    sizes = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
     for item in coco["annotations"]:
         if item.get("iscrowd") is None:
             item["iscrowd"] = 0
         if item.get("area") is None:
             shape = item.get("segmentation")
             item["area"] = (
-                float(rle.area(_encoded(shape, *sizes[item["image_id"]])))
+                float(rle_functions().area(encoded(shape, *sizes[item["image_id"]])))
                 if shape
                 else item["bbox"][2] * item["bbox"][3]
             )
@@ -149,7 +149,8 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
             "labels": torch.tensor([self._labels[item["category_id"]] for item in objects], dtype=torch.int64),
         }
         if self.masks:
-            bitmaps = [rle.decode(_encoded(item["segmentation"], *size)) for item in objects]
+            height, width = size
+            bitmaps = [rle_functions().decode(encoded(item["segmentation"], width, height)) for item in objects]
             stacked = np.stack(bitmaps) if bitmaps else np.zeros((0, *size), np.uint8)
             target["masks"] = tv_tensors.Mask(torch.from_numpy(stacked))  # [N, H, W]
         return target
@@ -177,12 +178,3 @@ def _corners(box: list[float], height: int, width: int) -> tuple[float, float, f
     """COCO's [x, y, width, height] as x1, y1, x2, y2, clipped to the image."""
     x, y, w, h = box
     return max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
-
-
-def _encoded(shape: Any, height: int, width: int) -> Any:
-    """Polygons, run lengths or compressed run lengths as pycocotools' compressed RLE."""
-    if isinstance(shape, list):
-        return rle.merge(rle.frPyObjects(shape, height, width))
-    if isinstance(shape["counts"], list):
-        return rle.frPyObjects(shape, height, width)
-    return shape

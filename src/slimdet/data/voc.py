@@ -6,17 +6,99 @@ is `iscrowd: 1`.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from slimdet.data.annotations import SUFFIXES, AnnotatedImage, AnnotatedSet, boxed, lines
+from slimdet.data.annotations import AnnotatedImage, AnnotatedSet, boxed, is_number, lines
 from slimdet.errors import DataError
 from slimdet.images.decoding import image_size
+from slimdet.images.folders import is_image_name
 
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SPLIT_FILES = {"train": ("train.txt", "trainval.txt"), "val": ("val.txt", "test.txt")}
+
+
+class VocObject(NamedTuple):
+    """An object as it is written: corners xmin, ymin, xmax, ymax in pixels, counted from 1, the last one included."""
+
+    name: str
+    corners: tuple[float, float, float, float]
+    difficult: bool
+
+
+class VocAnnotation(NamedTuple):
+    """What an XML file says; `size` is (width, height), None where some tools leave it out or at 0."""
+
+    filename: str
+    size: tuple[int, int] | None
+    objects: list[VocObject]
+
+
+def read_annotation(file: Path) -> VocAnnotation:
+    """Read one XML file.
+
+    Raises:
+        DataError: no such file, not XML, with a document type, or an object without a name and four finite corners.
+    """
+    tree = _parse(file)
+    width, height = (_number(tree, f"size/{side}", str(file), "0") for side in ("width", "height"))
+    objects = []
+    for item in tree.findall("object"):
+        name = (item.findtext("name") or "").strip()
+        if not name:
+            raise DataError(f"{file}: an object without name")
+        xmin, ymin, xmax, ymax = (_number(item, f"bndbox/{corner}", f"{file}: object {name!r}") for corner in CORNERS)
+        difficult = (item.findtext("difficult") or "").strip() == "1"
+        objects.append(VocObject(name, (xmin, ymin, xmax, ymax), difficult))
+    size = (int(width), int(height)) if width or height else None
+    return VocAnnotation(tree.findtext("filename") or "", size, objects)
+
+
+def _parse(file: Path) -> Element:
+    """Parse XML, refusing document types: entities can grow without bounds or name other files."""
+
+    def refuse(*_: Any) -> None:
+        raise DataError(
+            f"{file}:{parser.CurrentLineNumber}: has a document type (DTD), which an annotation does not need"
+        )
+
+    try:
+        content = file.read_bytes()
+        if declared := re.match(rb"""<\?xml[^>]*encoding=["']([\w.-]+)""", content):
+            content = content.decode(declared[1].decode()).encode()  # expat knows few encodings; GB2312 it does not
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+    except (UnicodeError, LookupError) as error:
+        raise DataError(f"{file}: its encoding cannot be read: {error}") from None
+    builder = TreeBuilder()
+    parser = expat.ParserCreate("utf-8" if declared else None)
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(content, True)
+    except expat.ExpatError as error:
+        raise DataError(f"{file}:{error.lineno}: is not XML: {expat.ErrorString(error.code)}") from None
+    return builder.close()
+
+
+def _number(item: Element, path: str, where: str, default: str = "nothing") -> float:
+    text = (item.findtext(path) or default).strip()
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not is_number(value):
+        raise DataError(f"{where}: {path} is {text!r}, not a number")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------- a data set
 
 
 class _Layout(NamedTuple):
@@ -41,15 +123,13 @@ def read_voc(dataset: Path) -> AnnotatedSet:
     layout = _layout(dataset)
     if layout is None:
         raise DataError(f"{dataset}: no folder Annotations with XML files")
-    by_stem = {path.stem: path for path in sorted(layout.images.iterdir()) if path.suffix.lower() in SUFFIXES}
-    trees = {name: [(file, _parse(file)) for file in files] for name, files in _splits(dataset, layout).items()}
-    names = sorted(
-        {_text(item, "name", file) for split in trees.values() for file, tree in split for item in _of(tree)}
-    )
+    by_stem = {path.stem: path for path in sorted(layout.images.iterdir()) if is_image_name(path)}
+    read = {name: [(file, read_annotation(file)) for file in files] for name, files in _splits(dataset, layout).items()}
+    names = sorted({item.name for pairs in read.values() for _, annotation in pairs for item in annotation.objects})
     ids = {name: number for number, name in enumerate(names, 1)}
     splits = {
-        split: [_read_image(file, tree, layout.images, by_stem, ids) for file, tree in pairs]
-        for split, pairs in trees.items()
+        split: [_read_image(file, annotation, layout.images, by_stem, ids) for file, annotation in pairs]
+        for split, pairs in read.items()
     }
     return AnnotatedSet({number: name for name, number in ids.items()}, splits)
 
@@ -81,67 +161,26 @@ def _listed(listing: Path, annotations: Path) -> Iterator[Path]:
         yield file
 
 
-def _parse(file: Path) -> Element:
-    """Parse XML, refusing document types: entities can grow without bounds or name other files."""
-
-    def refuse(*_: Any) -> None:
-        raise DataError(
-            f"{file}:{parser.CurrentLineNumber}: has a document type (DTD), which an annotation does not need"
-        )
-
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(file.read_bytes(), True)
-    except expat.ExpatError as error:
-        raise DataError(f"{file}:{error.lineno}: is not XML: {expat.ErrorString(error.code)}") from None
-    return builder.close()
-
-
 def _read_image(
-    file: Path, tree: Element, images: Path, by_stem: dict[str, Path], ids: dict[str, int]
+    file: Path, annotation: VocAnnotation, images: Path, by_stem: dict[str, Path], ids: dict[str, int]
 ) -> AnnotatedImage:
     # The XML's own file name is often that of another machine's copy; the stem is what VOC goes by.
-    path = by_stem.get(file.stem) or images / (tree.findtext("filename") or file.stem)
+    path = by_stem.get(file.stem) or images / (annotation.filename or file.stem)
     if not path.is_file():
         raise DataError(f"{file}: no image of that name in {images}")
     width, height = image_size(path)
-    stated = [(tree.findtext(f"size/{side}") or "0").strip() for side in ("width", "height")]
-    if stated not in ([str(width), str(height)], ["0", "0"]):  # some tools leave the size out or at 0
-        raise DataError(f"{file}: says {stated[0]}x{stated[1]}, but {path} has {width}x{height} pixels")
-    return AnnotatedImage(path, width, height, [_object(item, file, ids, width, height) for item in _of(tree)])
+    if annotation.size not in ((width, height), None):
+        stated = "x".join(map(str, annotation.size))
+        raise DataError(f"{file}: says {stated}, but {path} has {width}x{height} pixels")
+    objects = [_object(item, file, ids, width, height) for item in annotation.objects]
+    return AnnotatedImage(path, width, height, objects)
 
 
-def _of(tree: Element) -> list[Element]:
-    return tree.findall("object")
-
-
-def _object(item: Element, file: Path, ids: dict[str, int], width: int, height: int) -> dict[str, Any]:
-    name = _text(item, "name", file)
-    values = []
-    for corner in ("xmin", "ymin", "xmax", "ymax"):
-        text = _text(item, f"bndbox/{corner}", file)
-        try:
-            values.append(float(text))
-        except ValueError:
-            values.append(math.nan)
-        if not math.isfinite(values[-1]):
-            raise DataError(f"{file}: object {name!r}: {corner} is {text!r}, not a number")
-    xmin, ymin, xmax, ymax = values
+def _object(item: VocObject, file: Path, ids: dict[str, int], width: int, height: int) -> dict[str, Any]:
+    xmin, ymin, xmax, ymax = item.corners
     try:
-        annotation = boxed(ids[name], (xmin - 1, ymin - 1, xmax, ymax), width, height)
+        annotation = boxed(ids[item.name], (xmin - 1, ymin - 1, xmax, ymax), width, height)
     except ValueError as error:
-        raise DataError(f"{file}: object {name!r}: {error}: {values} in {width}x{height} pixels") from None
-    difficult = int((item.findtext("difficult") or "0").strip() == "1")
-    return annotation | {"iscrowd": difficult, "ignore": difficult}
-
-
-def _text(item: Element, path: str, file: Path) -> str:
-    text = (item.findtext(path) or "").strip()
-    if not text:
-        raise DataError(f"{file}: an object without {path}")
-    return text
+        where = f"{list(item.corners)} in {width}x{height} pixels"
+        raise DataError(f"{file}: object {item.name!r}: {error}: {where}") from None
+    return annotation | {"iscrowd": int(item.difficult), "ignore": int(item.difficult)}

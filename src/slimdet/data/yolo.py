@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from slimdet.data.annotations import SUFFIXES, AnnotatedImage, AnnotatedSet, boxed, images_in, lines
+from slimdet.data.annotations import AnnotatedImage, AnnotatedSet, boxed, lines
 from slimdet.errors import DataError
 from slimdet.images.decoding import image_size
+from slimdet.images.folders import SUFFIXES, images_in
 
 VAL_NAMES = ("val", "valid", "validation")
 

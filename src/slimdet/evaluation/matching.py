@@ -1,4 +1,4 @@
-"""COCO's numbers for boxes and masks, per class and per IoU, and the confusion matrix.
+"""COCO's numbers for boxes and masks, per class and per IoU.
 
 The matching and the arithmetic are faster-coco-eval's or pycocotools' (the tests hold the first to the second); the
 input is checked before (slimdet.evaluation.ground_truth).
@@ -9,7 +9,6 @@ A area ranges (all, small < 32^2, medium < 96^2, large), M detections per image 
 
 import contextlib
 import io
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from slimdet.errors import ConfigError
-from slimdet.evaluation.ground_truth import GroundTruth, rle_functions
+from slimdet.evaluation.ground_truth import GroundTruth
 
 BACKENDS = {"faster-coco-eval": "faster_coco_eval", "pycocotools": "pycocotools"}
 IOU_TYPES = ("bbox", "segm")
+MOST = (1, 10, 100)  # detections an image
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 PRECISIONS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 METRICS = (*PRECISIONS, "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
@@ -111,59 +111,12 @@ def accumulate(
     for kind in iou_types:
         if kind not in IOU_TYPES:
             raise ConfigError(f"IoU type {kind!r} is not one of {', '.join(IOU_TYPES)}")
-    backend = _choose(backend)
     truth = GroundTruth(coco, masks="segm" in iou_types)
     found = {}
     for kind in iou_types:
-        arrays = _run(backend, kind, truth, truth.results(detections, kind))
+        arrays = match(truth, truth.results(detections, masks=kind == "segm"), kind, backend=backend)
         found[kind] = Evaluation(truth.classes, arrays["precision"], arrays["recall"])
     return found
-
-
-def confusion_matrix(
-    coco: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou: float = 0.5, conf: float = 0.25
-) -> np.ndarray:
-    """Count which class was taken for which: int64 [K + 1, K + 1], rows the true class, columns the detected one.
-
-    The last column counts objects that were missed, the last row detections where nothing is. In each image, detections
-    with a score of at least `conf` take, best score first, the free object of any class whose box overlaps most, if the
-    IoU is at least `iou`. Crowds are never missed, and what lies on a crowd of its own class is not counted.
-
-    Raises:
-        DataError: as `accumulate`.
-    """
-    masks = rle_functions()
-    truth = GroundTruth(coco, masks=False)
-    size = len(truth.classes)
-    matrix = np.zeros((size + 1, size + 1), np.int64)
-    objects, found = defaultdict(list), defaultdict(list)
-    for annotation in truth.annotations:
-        objects[annotation["image_id"]].append(annotation)
-    for result in truth.results(detections, "bbox"):
-        if result["score"] >= conf:
-            found[result["image_id"]].append(result)
-
-    for image in objects.keys() | found.keys():
-        results = sorted(found[image], key=lambda result: -result["score"])
-        crowd = np.array([annotation["iscrowd"] for annotation in objects[image]], bool)
-        actual = np.array([annotation["category_id"] - 1 for annotation in objects[image]], int)
-        free = ~crowd
-        overlap = np.zeros((len(results), len(actual)))
-        if overlap.size:
-            boxes = [annotation["bbox"] for annotation in objects[image]]
-            overlap = np.asarray(masks.iou([result["bbox"] for result in results], boxes, crowd.astype(int).tolist()))
-        for row, result in zip(overlap, results, strict=True):
-            predicted = result["category_id"] - 1
-            candidates = np.flatnonzero(free & (row >= iou))
-            if len(candidates):
-                # Of equal overlaps the object of the detected class is meant.
-                best = max(candidates, key=lambda index: (row[index], actual[index] == predicted))
-                free[best] = False
-                matrix[actual[best], predicted] += 1
-            elif not np.any(crowd & (actual == predicted) & (row >= iou)):
-                matrix[size, predicted] += 1
-        np.add.at(matrix[:, size], actual[free], 1)
-    return matrix
 
 
 def _mean(values: np.ndarray) -> float:
@@ -180,9 +133,32 @@ def _choose(backend: str) -> str:
     raise ConfigError("evaluation needs faster-coco-eval or pycocotools; get them with: pip install 'slimdet[train]'")
 
 
-def _run(backend: str, kind: str, truth: GroundTruth, results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """The library's `precision` [T, R, K, A, M] and `recall` [T, K, A, M]."""
-    if backend == "pycocotools":
+def match(
+    truth: GroundTruth,
+    results: Sequence[Mapping[str, Any]],
+    iou_type: str,
+    most: Sequence[int] = MOST,
+    by_class: bool = True,
+    backend: str = "auto",
+) -> dict[str, np.ndarray]:
+    """Run an evaluation library on what was checked.
+
+    Args:
+        truth: its annotations and, as all of them are matched, its images and classes.
+        results: as `GroundTruth.results` gives them; their "area" places them in the area ranges.
+        iou_type: "bbox", "segm", or "keypoints" (which both sides then must have).
+        most: [M], how many detections an image are looked at, ascending.
+        by_class: match only what is of one class.
+        backend: as `accumulate` takes it.
+
+    Returns:
+        The library's arrays, among them `precision` [T, R, K, A, M] and `recall` [T, K, A, M], where K is 1 unless
+        `by_class`.
+
+    Raises:
+        ConfigError: as `accumulate`.
+    """
+    if _choose(backend) == "pycocotools":
         coco_class = import_module("pycocotools.coco").COCO
         evaluator_class = import_module("pycocotools.cocoeval").COCOeval
     else:
@@ -200,7 +176,8 @@ def _run(backend: str, kind: str, truth: GroundTruth, results: list[dict[str, An
             }
             side.createIndex()
             sides.append(side)
-        evaluator = evaluator_class(*sides, iouType=kind)
+        evaluator = evaluator_class(*sides, iouType=iou_type)
+        evaluator.params.maxDets, evaluator.params.useCats = list(most), int(by_class)
         evaluator.evaluate()
         evaluator.accumulate()
     return evaluator.eval

@@ -18,12 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.onnx.operators import shape_as_tensor
-from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
-from slimdet.errors import ConfigError
 from slimdet.exporting.sizes import resized
+from slimdet.models.kinds import require
 
 DROPPED = -1.0  # score of a box that was suppressed or never was one
 
@@ -41,9 +40,7 @@ class Graph(nn.Module):
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
-        # By class, not by ancestry: a Keypoint R-CNN is a Faster R-CNN with one more output.
-        if type(detector) not in (FasterRCNN, MaskRCNN):
-            raise ConfigError(f"only Faster and Mask R-CNN can be exported, not {type(detector).__name__}")
+        require(detector, "export")
         self.detector: Any = detector
         self.scales = _scales(detector)
 

@@ -1,7 +1,13 @@
-"""From mask probabilities over boxes to the pixels of an image.
+"""Masks: from probabilities over boxes to the pixels of an image, and pixels as COCO's run lengths.
 
 N detections, M cells along a side of a mask, H x W pixels.
+
+COCO's compressed run lengths (COCO API, `rleToString`): runs of pixels by columns, the first one of zeros; from the
+fourth run on, the difference from the run two before is written. A number goes in groups of 5 bits, lowest first, each
+a character from "0" on: its bit 5 says that more follow, and bit 4 of the last group is the sign.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +43,46 @@ def paste_masks(cells: NDArray[np.float32], boxes: NDArray[np.float32], size: tu
         )
         mask[top:bottom, left:right] = rows @ cell @ columns.T > 0.5
     return pasted
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """A mask [H, W] as COCO's compressed run lengths: {"size": [H, W], "counts": str}."""
+    pixels = np.asarray(mask, dtype=bool).ravel(order="F")
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    start = [0, 0] if pixels[0] else [0]
+    runs = np.diff(np.concatenate([start, edges, [pixels.size]]))
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]
+    groups, follow = [], []
+    pending = np.ones(len(numbers), dtype=bool)
+    while pending.any():
+        group = numbers & 31
+        numbers = numbers >> 5
+        # The sign is that of the last group's highest bit.
+        more = pending & np.where(group & 16, numbers != -1, numbers != 0)
+        groups.append((group | np.where(more, 32, 0)) + 48)
+        follow.append(pending)
+        pending = more
+    letters = np.stack(groups, axis=1)[np.stack(follow, axis=1)].astype(np.uint8)
+    return {"size": list(mask.shape), "counts": letters.tobytes().decode("ascii")}
+
+
+def decode_runs(counts: str | bytes) -> list[int] | None:
+    """The run lengths behind COCO's compressed `counts`; None where they are cut off or hold other characters."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode() if isinstance(counts, str) else counts:
+        group = character - 48
+        if not 0 <= group < 64 or shift > 30:
+            return None
+        value |= (group & 31) << shift
+        shift += 5
+        if not group & 32:
+            if group & 16:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs if shift == 0 else None
 
 
 def _blend(length: int, cells: int) -> NDArray[np.float32]:

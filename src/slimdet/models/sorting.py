@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models.detection import FasterRCNN
 
 from slimdet.core.tracing import CONVOLUTIONS, NORMS
-from slimdet.errors import ConfigError, UnknownLayerError
+from slimdet.errors import UnknownLayerError
+from slimdet.models.kinds import require
 
 # Functions and methods that keep channels apart, by name; everything else is taken to mix them.
 _CHANNELWISE = frozenset(
@@ -157,18 +157,15 @@ def channel_groups(backbone: nn.Module) -> ChannelGroups:
 
 
 def detector_groups(detector: nn.Module) -> ChannelGroups:
-    """The same of a whole Faster or Mask R-CNN, whose pyramid levels share their channels; its outputs are fixed.
+    """The same of a whole R-CNN, whose pyramid levels share their channels; its outputs are fixed.
 
     Raises:
         ConfigError: another kind of detector.
         UnknownLayerError: a part that cannot be traced, or heads that are not named as torchvision's are.
     """
-    if not isinstance(detector, FasterRCNN):
-        raise ConfigError(
-            f"{type(detector).__name__} cannot be sorted as a whole: that is for torchvision's Faster and Mask R-CNN"
-        )
+    require(detector, "sort")
     groups = ChannelGroups()
-    pyramid = groups.join(groups.follow(detector.backbone, groups.new(fixed=True)))
+    pyramid = groups.join(groups.follow(detector.get_submodule("backbone"), groups.new(fixed=True)))
     for name, predictors in _HEADS:
         try:
             head, *readers = attrgetter(name, *predictors)(detector)
@@ -199,9 +196,9 @@ def sort_channels(backbone: nn.Module, images: Iterable[Tensor]) -> int:
 
 
 def sort_detector(detector: nn.Module, images: Iterable[Tensor]) -> int:
-    """Sort all channels of a trained Faster or Mask R-CNN in place; what it finds stays as it is, up to rounding.
+    """Sort all channels of a trained R-CNN in place; what it finds stays as it is, up to rounding.
 
-    Backbone, pyramid and heads are sorted, all but the outputs that mean classes, boxes and masks.
+    Backbone, pyramid and heads are sorted, all but the outputs that mean classes, boxes, masks and keypoints.
 
     Args:
         detector: a plain detector (of a slimmable one `model.extract(1.0)`), its statistics up to date: the heads'

@@ -1,6 +1,7 @@
 """Files of weights: read without executing anything, and copied into a network only if everything fits."""
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,29 @@ from slimdet.messages import first_line, listed
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a .safetensors, .pth or .pt file without executing anything in it.
-
-    It may lie bare, or under "model" or "state_dict"; a leading `module.` is removed from the keys.
+    """The state dict of a .safetensors, .pth or .pt file, as `read_checkpoint` finds it.
 
     Raises:
-        WeightsError: no such file, not readable without executing code, or not a state dict.
+        WeightsError: as `read_checkpoint`.
+    """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a .safetensors, .pth or .pt file without executing anything in it.
+
+    The state dict may lie bare, or under "state_dict" or "model"; a leading `module.`, as parallel training leaves it,
+    is removed from its keys.
+
+    Returns:
+        The state dict, and what lies beside it ("meta", "optimizer"): plain data and tensors.
+
+    Raises:
+        WeightsError: no such file, not readable without executing code, or without a state dict.
     """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"--weights {path} is no file; give a .pth or .safetensors, imagenet or none")
+        raise WeightsError(f"there is no weights file {str(path)!r}; give a .pth or .safetensors")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -30,21 +44,29 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"weights file {path} is no file of tensors, or holds more than tensors, which slimdet never executes; "
-            "save the bare state dict with torch.save"
-        ) from error
     except Exception as error:  # torch.load raises nearly anything on foreign bytes
+        raise WeightsError(f"weights file {path} {_reason(error)}") from error
+    wrapper = next((key for key in ("state_dict", "model") if _maps(content) and _maps(content.get(key))), None)
+    state = content[wrapper] if wrapper else content
+    if not (_maps(state) and state and all(map(_is_entry, state.items()))):
+        found = f"entries {listed(list(map(str, state)))}" if _maps(state) else f"a {type(state).__name__}"
         raise WeightsError(
-            f"weights file {path} cannot be read ({first_line(error)}); give a .pth or .safetensors"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not (isinstance(content, Mapping) and content and all(map(_is_entry, content.items()))):
-        raise WeightsError(f"weights file {path} holds no state dict (names to tensors), bare or under 'state_dict'")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+            f"weights file {path} holds no state dict (names to tensors), bare or under 'state_dict', but {found}"
+        )
+    rest = {key: value for key, value in content.items() if key != wrapper} if wrapper else {}
+    return {key.removeprefix("module."): value for key, value in state.items()}, rest
+
+
+def _reason(error: Exception) -> str:
+    if refused := re.search(r"GLOBAL (\S+)", str(error)):  # torch names what it refused to call
+        return f"names {refused[1]}, which slimdet never executes; save the bare state dict with torch.save"
+    if isinstance(error, pickle.UnpicklingError):
+        return "is no file of tensors; give a .pth or .safetensors"
+    return f"cannot be read ({first_line(error)[:200]}); give a .pth or .safetensors"
+
+
+def _maps(content: Any) -> bool:
+    return isinstance(content, Mapping)
 
 
 def _is_entry(item: tuple[object, object]) -> bool:

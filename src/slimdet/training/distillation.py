@@ -25,9 +25,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
 
 from slimdet.errors import ConfigError
+from slimdet.models.kinds import require
 
 PARTS = ("features", "classes", "rpn", "masks")
 
@@ -73,10 +73,7 @@ def watch(detector: nn.Module) -> Iterator[Watched]:
     Raises:
         ConfigError: the detector has no proposals to teach with, or is in eval mode.
     """
-    if not isinstance(detector, FasterRCNN):
-        raise ConfigError(
-            f"{type(detector).__name__} cannot be distilled: distillation is for torchvision's Faster and Mask R-CNN"
-        )
+    require(detector, "distil")
     if not detector.training:
         raise ConfigError(
             "distillation watches detectors in training mode: call detector.train(); "

@@ -75,7 +75,7 @@ def test_mistakes(devkit: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="neither VOC2007 nor VOC2012"):
         convert(tmp_path / "VOC2007")
     (devkit / "VOC2007/Annotations/a.xml").write_text("<annotation><size>")
-    with pytest.raises(DataError, match=r"a\.xml is not"):
+    with pytest.raises(DataError, match=r"a\.xml:1: is not XML"):
         convert(devkit)
     (devkit / "VOC2007/Annotations/a.xml").write_text(
         "<annotation><size><width>5</width><height>5</height></size>"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from slimdet.errors import DataError
-from slimdet.original.testing import scores
+from slimdet.evaluation import matching
 from slimdet.original.testing.recall import average_recall, objects
 from slimdet.original.testing.scores import score
 
@@ -22,7 +22,7 @@ def references(original: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 @pytest.fixture(params=["faster-coco-eval", "pycocotools"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "pycocotools":
-        monkeypatch.setattr(scores, "find_spec", lambda name: None)
+        monkeypatch.setattr(matching, "find_spec", lambda name: name == "pycocotools")
     return request.param
 
 

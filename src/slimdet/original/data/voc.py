@@ -5,10 +5,10 @@ import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 
+from slimdet.data.voc import read_annotation
 from slimdet.errors import DataError
 from slimdet.files import atomic_write
 
@@ -69,33 +69,21 @@ def read_xml(path: Path, filename: str) -> Entry:
     Raises:
         DataError: not a VOC annotation, or an object of an unknown class.
     """
+    read = read_annotation(path)
+    if read.size is None:
+        raise DataError(f"{path}: no size of the image")
     found: dict[bool, tuple[list[list[int]], list[int]]] = {False: ([], []), True: ([], [])}
-    try:
-        root = ElementTree.parse(path).getroot()
-        width, height = (int(_text(root, f"size/{side}")) for side in ("width", "height"))
-        for item in root.findall("object"):
-            name = _text(item, "name")
-            if name not in CLASSES:
-                raise DataError(f"{path}: class {name!r} is not one of Pascal VOC's 20")
-            boxes, labels = found[int(item.findtext("difficult") or 0) != 0]
-            boxes.append([int(float(_text(item, f"bndbox/{side}"))) - 1 for side in ("xmin", "ymin", "xmax", "ymax")])
-            labels.append(CLASSES.index(name) + 1)
-    except DataError:
-        raise
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"{path} is not a Pascal VOC annotation: {' '.join(str(error).split())}") from None
+    for item in read.objects:
+        if item.name not in CLASSES:
+            raise DataError(f"{path}: class {item.name!r} is not one of Pascal VOC's 20")
+        boxes, labels = found[item.difficult]
+        boxes.append([int(corner) - 1 for corner in item.corners])
+        labels.append(CLASSES.index(item.name) + 1)
     ann = {}
     for difficult, suffix in ((False, ""), (True, "_ignore")):
         ann[f"bboxes{suffix}"] = np.array(found[difficult][0], np.float32).reshape(-1, 4)
         ann[f"labels{suffix}"] = np.array(found[difficult][1], np.int64)
-    return {"filename": filename, "width": width, "height": height, "ann": ann}
-
-
-def _text(item: ElementTree.Element, path: str) -> str:
-    text = item.findtext(path)
-    if text is None:
-        raise ValueError(f"no {path}")
-    return text.strip()
+    return {"filename": filename, "width": read.size[0], "height": read.size[1], "ann": ann}
 
 
 def _write(path: Path, entries: Sequence[Entry]) -> list[Path]:

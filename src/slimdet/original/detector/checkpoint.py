@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from slimdet.core.slimmable import Slimmable
 from slimdet.errors import WeightsError
 from slimdet.files import atomic_write
-from slimdet.messages import first_line
+from slimdet.models.weights import read_checkpoint
 from slimdet.widths import width_key
 
 State = dict[str, Tensor]
@@ -80,38 +80,11 @@ def _renamed(ours: str) -> str:
 def read(path: str | Path) -> dict[str, Any]:
     """Open a checkpoint without executing anything in it: {"state_dict": {name: tensor}, "meta": ..., ...}.
 
-    A bare state dict becomes the entry "state_dict"; a prefix `module.`, as parallel training leaves it, is removed.
-
     Raises:
-        WeightsError: the file is missing, not a checkpoint, or holds more than plain data and tensors.
+        WeightsError: as `slimdet.models.weights.read_checkpoint`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"there is no checkpoint {str(path)!r}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load fails in many ways on foreign files
-        raise WeightsError(f"{path} is not a checkpoint that can be opened safely: {_reason(error)}") from None
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a checkpoint")
-    wrapper = next((key for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), None)
-    state = content[wrapper] if wrapper else content
-    wrong = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
-    if wrong or not state:
-        raise WeightsError(
-            f"{path} has no state dict; its entries are {', '.join(map(str, list(state)[:8])) or 'none'}"
-        )
-    if next(iter(state)).startswith("module."):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    rest = {key: value for key, value in content.items() if key != wrapper} if wrapper else {}
-    return {**rest, "state_dict": dict(state)}
-
-
-def _reason(error: Exception) -> str:
-    found = re.search(r"GLOBAL (\S+)", str(error))
-    if found:
-        return f"it names the global {found[1]}, which is not plain data"
-    return first_line(error)[:200]
+    state, rest = read_checkpoint(path)
+    return {**rest, "state_dict": state}
 
 
 # ------------------------------------------------------------------------------------------------- fitting

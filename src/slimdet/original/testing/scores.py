@@ -1,22 +1,19 @@
 """COCO numbers as the original printed them.
 
-The checks and the evaluation libraries are slimdet's (`slimdet.evaluation`). What differs from `slimdet val` is what
-the original asked of them: proposals are compared regardless of class with up to 1000 an image, and a mask's area
-range is told by its box.
+The checks and the matching are slimdet's (`slimdet.evaluation`). What differs from `slimdet val` is what the original
+asked for: proposals are compared regardless of class with up to 1000 an image, and a mask's area range is told by its
+box.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from slimdet.errors import DataError
 from slimdet.evaluation.ground_truth import GroundTruth
+from slimdet.evaluation.matching import MOST, match
 
 KINDS = ("bbox", "segm", "proposal", "keypoints")
 Result = Mapping[str, Any]
@@ -47,7 +44,7 @@ def score(coco: Mapping[str, Any], results: Sequence[Result], kind: str) -> Scor
     if kind == "keypoints":
         results = [_boxed(result) for result in results if "keypoints" in result]
     truth = GroundTruth(coco, masks=kind == "segm")
-    found = truth.results(results, "segm" if kind == "segm" else "bbox")
+    found = truth.results(results, masks=kind == "segm")
     for item, given in zip(found, results, strict=True):
         item["area"] = item["bbox"][2] * item["bbox"][3]
         if kind == "keypoints":
@@ -56,8 +53,9 @@ def score(coco: Mapping[str, Any], results: Sequence[Result], kind: str) -> Scor
         for item, given in zip(truth.annotations, coco["annotations"], strict=True):
             points = given.get("keypoints") or [0] * 51
             item["keypoints"], item["num_keypoints"] = points, sum(visible > 0 for visible in points[2::3])
-    most = {"proposal": [100, 300, 1000], "keypoints": [20]}.get(kind, [1, 10, 100])
-    return _summary(_match(truth, found, kind, most), most, keypoints=kind == "keypoints")
+    most = {"proposal": (100, 300, 1000), "keypoints": (20,)}.get(kind, MOST)
+    arrays = match(truth, found, "bbox" if kind == "proposal" else kind, most, by_class=kind != "proposal")
+    return _summary(arrays, most, keypoints=kind == "keypoints")
 
 
 def _boxed(result: Result) -> dict[str, Any]:
@@ -68,32 +66,7 @@ def _boxed(result: Result) -> dict[str, Any]:
     return {**result, "bbox": [low[0], low[1], high[0] - low[0], high[1] - low[1]], "keypoints": points.tolist()}
 
 
-def _match(truth: GroundTruth, found: list[dict[str, Any]], kind: str, most: list[int]) -> dict[str, np.ndarray]:
-    """The library's `precision` [T, R, K, A, M] and `recall` [T, K, A, M]."""
-    faster = find_spec("faster_coco_eval") is not None
-    library = import_module("faster_coco_eval" if faster else "pycocotools.coco")
-    evaluators = import_module("faster_coco_eval" if faster else "pycocotools.cocoeval")
-    evaluator_class = evaluators.COCOeval_faster if faster else evaluators.COCOeval
-    sides = []
-    with contextlib.redirect_stdout(io.StringIO()):
-        for annotations in (truth.annotations, found):
-            side = library.COCO()
-            side.dataset = {
-                "images": truth.images,
-                "annotations": [dict(annotation) for annotation in annotations],
-                "categories": [{"id": number} for number in truth.category_ids.values()],
-            }
-            side.createIndex()
-            sides.append(side)
-        evaluator = evaluator_class(*sides, iouType="bbox" if kind == "proposal" else kind)
-        evaluator.params.maxDets = most
-        evaluator.params.useCats = int(kind != "proposal")
-        evaluator.evaluate()
-        evaluator.accumulate()
-    return evaluator.eval
-
-
-def _summary(arrays: Mapping[str, np.ndarray], most: list[int], keypoints: bool) -> Scores:
+def _summary(arrays: Mapping[str, np.ndarray], most: Sequence[int], keypoints: bool) -> Scores:
     areas = ("all", "medium", "large") if keypoints else ("all", "small", "medium", "large")
     last = len(most) - 1
     hundred = most.index(100) if 100 in most else last
