@@ -43,7 +43,7 @@ def export(
 
     Returns:
         {"out", "format", "widths": {"0.25": {"file", "sha256", "bytes", "weights"}}}; `weights` is the sha256 of the
-        weights that the file was made from.
+        weights that the file was made from; OpenVINO's have "bin_sha256" besides, of the .bin file.
 
     Raises:
         BundleError, WidthError: what was given cannot be used.
@@ -114,11 +114,16 @@ def _write(graph: onnx.ModelProto, file: Path) -> None:
 
 
 def _entry(file: Path, weights: str) -> dict[str, Any]:
-    size = file.stat().st_size
+    content = file.read_bytes()
+    entry = {"file": file.name, "sha256": _sha256(content), "bytes": len(content), "weights": weights}
     if file.suffix == SUFFIX["openvino"]:
-        size += file.with_suffix(".bin").stat().st_size
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return {"file": file.name, "sha256": digest, "bytes": size, "weights": weights}
+        values = file.with_suffix(".bin").read_bytes()
+        entry |= {"bin_sha256": _sha256(values), "bytes": len(content) + len(values)}
+    return entry
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _record(source: Manifest, format: str, entries: Mapping[str, Any]) -> None:
