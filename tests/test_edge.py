@@ -14,6 +14,7 @@ import slimdet
 from scenes_detector import tiny_model
 from slimdet.assets import PHOTOGRAPHS
 from slimdet.bundle import store
+from slimdet.bundle.card import Card
 from slimdet.exporting import engine_files
 from slimdet.images.decoding import read_image
 
@@ -71,7 +72,7 @@ def test_openvino(exported: Path, tmp_path: Path, file: str) -> None:
 
 
 def test_masks_are_pasted_as_torchvision_does(tmp_path: Path) -> None:
-    folder = store.save(tiny_model(masks=True), tmp_path / "model", classes=["cat", "dog"])
+    folder = store.save(tiny_model(masks=True), tmp_path / "model", Card(("cat", "dog")))
     engine_files.export(str(folder), 1.0)
     output = run("detect_onnxruntime.py", folder / "width-1.0.onnx", PHOTOGRAPH, "0", folder=tmp_path)
     sizes = [int(size) for size in re.findall(r"its mask: (\d+) pixels", output)]

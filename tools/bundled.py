@@ -19,6 +19,7 @@ import torch
 
 from slimdet.assets import VAL
 from slimdet.bundle import manifest, store
+from slimdet.bundle.card import Card
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
@@ -147,7 +148,6 @@ def mean(paths: Sequence[Path], dataset: CocoDataset) -> Slimmable:
     batches = calibration_batches(dataset, STATISTICS["images"], STATISTICS["batch"], STATISTICS["seed"])
     for width in model.widths:
         collect_statistics(model, width, batches)
-    model.calibrations = {str(width): dict(STATISTICS) for width in model.widths}
     return model
 
 
@@ -212,16 +212,18 @@ def main() -> None:
         raise ConfigError(f"{options.data} needs 'train:' and 'val:'")
     paths = trained(options.data, options.weights, options.run)
     trained_model = mean(paths, CocoDataset(train.annotations, train.images))
-    settings = json.loads((paths[-1] / store.MODEL).read_text())["training"]
-    settings |= {"data": "animalpose", "weights": Path(options.weights).name}  # no paths of this machine
-    shipped = store.save(trained_model, manifest.bundled(), training=settings, metrics={}, half=True)
+    last = manifest.read(paths[-1])
+    settings = last.training | {"data": "animalpose", "weights": Path(options.weights).name}  # no paths of this machine
+    about = Card(last.classes, last.category_ids, settings)
+    shipped = store.save(trained_model, manifest.bundled(), about, half=True)
     model = store.load(shipped)  # measured is what ships: the weights rounded to 16 bits
     metrics = measured(model, CocoDataset(split.annotations, split.images))
     for width, numbers in measured(model, CocoDataset(VAL / "instances_val.json", VAL / "images")).items():
         metrics[width]["assets"] = numbers
     for width, cost in profiling.profile(model, repeats=1)["widths"].items():
         metrics[width]["cost"] = {name: cost[name] for name in ("parameters", "macs")}
-    store.save(model, shipped, metrics=metrics, half=True)
+    calibrations = {str(width): STATISTICS for width in model.widths}
+    store.save(model, shipped, about.record(store.weights_of(model), metrics, calibrations), half=True)
     export(str(shipped), linked=True)
     document = json.loads((shipped / store.MODEL).read_text())
     with TemporaryDirectory() as folder:

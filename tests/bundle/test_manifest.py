@@ -105,6 +105,6 @@ def test_the_bundled_name_is_a_folder_of_the_package() -> None:
 
 
 def test_reading_needs_the_standard_library_alone() -> None:
-    use = "from slimdet.bundle import manifest; manifest.read('bundled').weights()"
-    code = f"{use}; import sys; sys.exit('numpy' in sys.modules)"
+    read = "from slimdet.bundle import manifest; manifest.read('bundled').weights()"
+    code = f"{read}; import sys; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

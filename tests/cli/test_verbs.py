@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import slimdet
+from slimdet.bundle.card import Card
 from slimdet.cli import doctor
 from slimdet.cli.command import parser_of
 from slimdet.cli.flags import did_you_mean
@@ -36,9 +37,8 @@ Capture = pytest.CaptureFixture[str]
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     detector = faster_rcnn(3, "resnet18", "light", weights=None, imgsz=64)
-    return slimdet.save(
-        slimdet.slim(detector, widths=(0.5, 1.0)), tmp_path_factory.mktemp("models") / "small", classes=("cat", "dog")
-    )
+    model = slimdet.slim(detector, widths=(0.5, 1.0))
+    return slimdet.save(model, tmp_path_factory.mktemp("models") / "small", Card(("cat", "dog")))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ PLAN = {"backbone.body.layer2": 0.25, "backbone.body.layer3": 0.75, "roi_heads.b
 def tiny(norms: str = "shared", norm_layer: str | None = "batch") -> Slimmable:
     torch.manual_seed(0)
     detector = builders.faster_rcnn(3, "resnet18", "light", weights=None, norm_layer=norm_layer, imgsz=64)
-    model = slim(detector, (0.25, 1.0), norms=norms)
+    model = slim(detector, (0.25, 1.0), norm_sharing=norms)
     for name, parameter in model.named_parameters():  # norms that start as ones would hide mistakes
         if parameter.dim() == 1:
             nn.init.normal_(parameter, 1.0 if name.endswith("weight") else 0.0, 0.1)
@@ -129,7 +129,7 @@ def test_moved_models_do_not_keep_stale_twins() -> None:
 def test_models_with_own_norms_have_their_widths_only() -> None:
     with pytest.raises(WidthError, match=r"0\.6 is not one of 0\.25, 1\.0"):
         tiny("own").train().twin(0.6)
-    with pytest.raises(ConfigError, match="'common' is not one of 'own', 'shared'"):
+    with pytest.raises(ConfigError, match="norm_sharing 'common' is not one of own, shared"):
         tiny("common")
 
 
@@ -145,7 +145,7 @@ def test_an_added_width_starts_as_the_leading_channels_of_the_next_wider(norms: 
     assert model.widths == (0.25, 0.5, 0.75, 1.0)
     assert torch.equal(twin.get_submodule("backbone.body.bn1").running_mean, torch.full((32,), 3.0))  # pyright: ignore
     assert_equal(features(model.extract(0.5)), features(twin))
-    rebuilt = slim(builders.build(model.twin(1.0).architecture), model.widths, norms=norms)  # pyright: ignore
+    rebuilt = slim(builders.build(model.twin(1.0).architecture), model.widths, norm_sharing=norms)  # pyright: ignore
     rebuilt.load_state_dict(model.state_dict())
     assert_equal(features(rebuilt.eval().twin(0.5)), features(twin))
 
@@ -160,7 +160,7 @@ def test_a_plan_is_a_width_like_any_other() -> None:
     assert body.get_submodule("layer3.0.conv1").in_channels == 32
     assert body.get_submodule("layer3.0.conv1").out_channels == 192
     assert model.twin(0.5).get_submodule("roi_heads.box_head.fc7").out_features == 512
-    again = slim(builders.build(model.twin(1.0).architecture), model.widths, norms="shared", plans=model.plans)  # pyright: ignore
+    again = slim(builders.build(model.twin(1.0).architecture), model.widths, norm_sharing="shared", plans=model.plans)  # pyright: ignore
     again.load_state_dict(model.state_dict())
     assert_equal(features(again.eval().twin(0.5)), features(model.twin(0.5)))
     model.add(0.5)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import slimdet
 from scenes import make_scenes
 from scenes_detector import tiny_model
+from slimdet.bundle.card import Card
 from slimdet.cli.verbs import main
 from slimdet.data.coco import CocoDataset
 from slimdet.errors import DataError
@@ -20,7 +21,7 @@ from slimdet.evaluation.matching import METRICS, evaluate
 from slimdet.evaluation.validation import validate
 
 Capture = pytest.CaptureFixture[str]
-CLASSES = {"classes": ("red", "green"), "category_ids": (10, 20)}
+CARD = Card(("red", "green"), (10, 20))
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +32,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(slimdet.save(tiny_model(), tmp_path_factory.mktemp("models") / "boxes", **CLASSES))
+    return str(slimdet.save(tiny_model(), tmp_path_factory.mktemp("models") / "boxes", CARD))
 
 
 @pytest.fixture(scope="module")
 def mask_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(slimdet.save(tiny_model(masks=True), tmp_path_factory.mktemp("models") / "masks", **CLASSES))
+    return str(slimdet.save(tiny_model(masks=True), tmp_path_factory.mktemp("models") / "masks", CARD))
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ class Answers(nn.Module):
 
     def __init__(self, dataset: CocoDataset, classes: tuple[str, ...], score: float = 0.9) -> None:
         super().__init__()
-        self.classes, self.score = classes, score
+        self.score = score
         relabel = [0, *(1 + classes.index(name) for name in dataset.classes)]
         self.targets = iter([(dict(dataset[index][1]), relabel) for index in range(len(dataset))])
 
@@ -128,7 +129,7 @@ def test_people_get_tables(bundle: str, data: Path, capsys: Capture) -> None:
 def test_a_perfect_model_gets_1_whatever_the_order_of_its_classes(classes: tuple[str, ...], data: Path) -> None:
     dataset = CocoDataset(data / "annotations.json", data / "images", masks=True)
     perfect: Any = Answers(dataset, classes)
-    result = validate(perfect, dataset, (1.0,))
+    result = validate(perfect, dataset, (1.0,), classes=classes)
     assert result.widths["1.0"]["bbox"]["AP"] == pytest.approx(1)
     assert result.widths["1.0"]["segm"]["AP50"] == pytest.approx(1)
     assert not Path("runs").exists()  # nothing is written where no folder is named
@@ -149,7 +150,6 @@ def test_weights_that_are_not_numbers_get_no_points(layer: str, data: Path) -> N
     model = tiny_model((1.0,))
     for parameter in model.get_submodule(layer).parameters():
         parameter.data.fill_(math.nan)
-    model.classes = CLASSES["classes"]
     dataset = CocoDataset(data / "annotations.json", data / "images")
     numbers = validate(model, dataset, (1.0,)).widths["1.0"]["bbox"]
     assert (numbers["AP"], numbers["AP50"], numbers["AR100"]) == (0, 0, 0)

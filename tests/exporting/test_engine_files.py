@@ -17,6 +17,7 @@ import slimdet
 from exporting.parity import photographs
 from scenes_detector import tiny_model
 from slimdet.bundle import manifest, store
+from slimdet.bundle.card import Card
 from slimdet.cli.verbs import main
 from slimdet.errors import BundleError, ConfigError, WidthError
 from slimdet.exporting import engine_files
@@ -29,7 +30,7 @@ IMAGES = photographs((75, 90), 2, seed=0).numpy()
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of a Mask R-CNN with 16-bit weights."""
     folder = tmp_path_factory.mktemp("plain") / "model"
-    return store.save(tiny_model(masks=True), folder, classes=["cat", "dog"], category_ids=[17, 18], half=True)
+    return store.save(tiny_model(masks=True), folder, Card(("cat", "dog"), (17, 18)), half=True)
 
 
 @pytest.fixture(scope="module")

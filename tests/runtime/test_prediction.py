@@ -11,6 +11,7 @@ from PIL import Image
 import slimdet
 from scenes import make_scenes
 from scenes_detector import tiny_model
+from slimdet.bundle.card import Card
 from slimdet.cli.verbs import main
 from slimdet.errors import DataError
 from slimdet.images.decoding import read_image
@@ -23,7 +24,7 @@ Capture = pytest.CaptureFixture[str]
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Untrained: it gives every class about a third, so that many boxes have a score above 0.25."""
     folder = tmp_path_factory.mktemp("models")
-    return str(slimdet.save(tiny_model(), folder / "boxes", classes=("red", "green"), category_ids=(10, 20)))
+    return str(slimdet.save(tiny_model(), folder / "boxes", Card(("red", "green"), (10, 20))))
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,21 @@ class Manifest:
         return self.document.get("training") or {}
 
     @property
+    def calibrations(self) -> dict[str, Any]:
+        """How the statistics of a width were collected, by width."""
+        return self.document.get("calibrations") or {}
+
+    @property
+    def norm_sharing(self) -> str:
+        """What the widths' norms share, as `slimdet.slim` takes it."""
+        return self.document.get("norms", "own")
+
+    @property
+    def plans(self) -> dict[float, dict[str, float]]:
+        """Widths by stage, for widths that are plans."""
+        return {float(width): plan for width, plan in self.document.get("plans", {}).items()}
+
+    @property
     def weights_file(self) -> Path:
         return self.folder / self.document["weights"]["file"]
 

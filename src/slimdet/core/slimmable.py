@@ -20,7 +20,8 @@ from torch.nn.parameter import is_lazy
 from slimdet.core.scopes import Scope, get_scope
 from slimdet.core.sliced import Sliced, slice_layer, slice_norm
 from slimdet.core.tracing import CONVOLUTIONS, NORMS, trace
-from slimdet.errors import ConfigError, UnknownLayerError, WidthError
+from slimdet.errors import UnknownLayerError, WidthError
+from slimdet.messages import check_choice
 from slimdet.widths import parse_plan, parse_width, parse_widths, width_key
 
 NORM_SHARING = ("own", "shared")
@@ -56,13 +57,13 @@ def build_twin(
     width: float,
     scope: Scope,
     example: tuple[Any, ...] | None = None,
-    norms: str = "own",
+    norm_sharing: str = "own",
     plan: Mapping[str, float] | None = None,
 ) -> nn.Module:
     """Build the detector at `width`: shared weights, own norms, and whatever else a module holds copied.
 
     Args:
-        detector, width, scope, example, norms: as `slim` takes them.
+        detector, width, scope, example, norm_sharing: as `slim` takes them.
         plan: widths of the stages that differ from `width`.
 
     Raises:
@@ -74,9 +75,9 @@ def build_twin(
     for name, geometry in trace(twin, width, scope, example, plan).items():
         layer = twin.get_submodule(name)
         if isinstance(layer, NORMS):
-            slice_norm(layer, geometry.outputs, norms == "shared")
+            slice_norm(layer, geometry.outputs, norm_sharing == "shared")
         else:
-            geometry.own_bias &= norms == "own"
+            geometry.own_bias &= norm_sharing == "own"
             slice_layer(layer, geometry)
     return twin
 
@@ -92,19 +93,12 @@ class Slimmable(nn.Module):
 
     _widest: nn.Module
     twins: nn.ModuleDict
-    # What a bundle says of its model, set by `slimdet.load`: names of the labels 1..K, their ids in annotations,
-    # numbers measured by width, settings of the training, how statistics were collected, by width.
-    classes: tuple[str, ...] = ()
-    category_ids: tuple[int, ...] = ()
-    metrics: Mapping[str, Any] = {}
-    training_settings: Mapping[str, Any] = {}
-    calibrations: Mapping[str, Any] = {}
 
     def __init__(
-        self, detector: nn.Module, scope: Scope, norms: str = "own", example: tuple[Any, ...] | None = None
+        self, detector: nn.Module, scope: Scope, norm_sharing: str = "own", example: tuple[Any, ...] | None = None
     ) -> None:
         super().__init__()
-        self.norms = norms
+        self.norm_sharing = norm_sharing
         self.plans: dict[float, dict[str, float]] = {}
         self._example = example
         self._passing: dict[float, nn.Module] = {}  # twins of widths that training draws; they keep no statistics
@@ -137,7 +131,7 @@ class Slimmable(nn.Module):
         key = width_key(value)
         if key in self.twins:
             return self.twins[key]
-        if self.training and self.norms == "shared":
+        if self.training and self.norm_sharing == "shared":
             return self._passing_twin(value)
         known = ", ".join(map(str, self.widths))
         raise WidthError(f"width {value} is not one of {known}; add it with 'slimdet calibrate --width {value}'")
@@ -145,7 +139,7 @@ class Slimmable(nn.Module):
     def _passing_twin(self, width: float) -> nn.Module:
         twin = self._passing.pop(width, None)
         if twin is None:
-            twin = build_twin(self._widest, width, self.scope, self._example, self.norms)
+            twin = build_twin(self._widest, width, self.scope, self._example, self.norm_sharing)
             if len(self._passing) >= PASSING_TWINS:
                 del self._passing[next(iter(self._passing))]
         self._passing[width] = twin  # the last used at the end
@@ -168,7 +162,7 @@ class Slimmable(nn.Module):
         if value == 1.0:
             raise WidthError("width 1.0 is the detector itself and cannot be added")
         stages = None if plan is None else parse_plan(plan)
-        twin = build_twin(self._widest, value, self.scope, self._example, self.norms, stages)
+        twin = build_twin(self._widest, value, self.scope, self._example, self.norm_sharing, stages)
         wider = self.twin(min(known for known in self.widths if known > value))
         for name, module in twin.named_modules():
             for key, own in _own_tensors(module).items():
@@ -265,7 +259,7 @@ def slim(
     widths: Iterable[float] = (0.25, 0.5, 0.75, 1.0),
     scope: str | Scope = "detector",
     example: tuple[Any, ...] | None = None,
-    norms: str = "own",
+    norm_sharing: str = "own",
     plans: Mapping[float, Mapping[str, float]] | None = None,
 ) -> Slimmable:
     """Make a detector slimmable. The detector handed over becomes width 1.0 and is not changed.
@@ -276,7 +270,7 @@ def slim(
         scope: "detector" narrows everything but the outputs; "backbone" what the original system narrows; or a Scope.
         example: positional arguments of a forward pass that reaches every layer, for the dry run that finds how many
             channels a layer receives; the default is a list of one image [3, 64, 64].
-        norms: "own": each width has its own norms, and in scope "detector" its own biases where no norm follows;
+        norm_sharing: "own": each width has its own norms, and in scope "detector" its own biases where no norm follows;
             "shared": their weights and biases are shared slices, a width owns the norms' statistics alone. In training
             such a model runs at any width, and widths can be added afterwards.
         plans: for some of `widths`, widths by stage, as `Slimmable.add` takes them.
@@ -284,11 +278,10 @@ def slim(
     Raises:
         WidthError: a malformed or repeated width, 1.0 missing, or a width that does not fit the detector.
         UnknownLayerError: a layer or bare parameter that cannot be narrowed.
-        ConfigError: no such scope, or `norms` is neither "own" nor "shared".
+        ConfigError: no such scope, or `norm_sharing` is neither "own" nor "shared".
     """
     scope = get_scope(scope)
-    if norms not in NORM_SHARING:
-        raise ConfigError(f"norms {norms!r} is not one of {', '.join(map(repr, NORM_SHARING))}")
+    check_choice("norm_sharing", norm_sharing, NORM_SHARING)
     values = parse_widths(widths)
     check_layers(detector)
     layers = [name for name, module in detector.named_modules() if isinstance(module, (*CONVOLUTIONS, nn.Linear))]
@@ -299,9 +292,9 @@ def slim(
             f"scope 'detector' finds no output layer in {type(detector).__name__}: pass a Scope that names those "
             "whose channels mean classes, boxes or masks"
         )
-    model = Slimmable(detector, scope, norms, example)
+    model = Slimmable(detector, scope, norm_sharing, example)
     model.plans = {parse_width(value): parse_plan(plan) for value, plan in (plans or {}).items()}
     for value in values[:-1]:
-        twin = build_twin(detector, value, scope, example, norms, model.plans.get(value))
+        twin = build_twin(detector, value, scope, example, norm_sharing, model.plans.get(value))
         model.twins[width_key(value)] = twin
     return model

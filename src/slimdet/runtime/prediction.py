@@ -14,6 +14,7 @@ from slimdet.errors import DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.runtime.detector import Picture, Runtime
 from slimdet.runtime.result import Result
+from slimdet.runtime.settings import PredictSettings
 
 
 @dataclass
@@ -48,27 +49,26 @@ def find_images(sources: Sequence[str]) -> list[Path]:
 
 
 def predict(
-    sources: Sequence[str],
-    model: str,
-    width: float = 1.0,
-    conf: float = 0.25,
-    imgsz: int | None = None,
-    device: str = "auto",
-    out: Path | None = None,
-    engine: str = "auto",
-    threads: int | None = None,
-    batch: int = 8,
+    sources: Sequence[str], model: str | Path, settings: PredictSettings | None = None, out: str | Path | None = None
 ) -> Predictions:
     """Detect objects in every image and write drawn pictures and `detections.json` to `out` or `runs/predict-N`.
 
-    Broken files are named, counted and skipped. `model` to `threads` are arguments of `slimdet.Runtime`; `batch` images
-    are read at a time, and those of one size run together.
+    Broken files are named, counted and skipped.
+
+    Args:
+        sources: files, folders and glob patterns.
+        model: a bundle's folder, or "bundled".
+        settings: how; the default is `PredictSettings()`.
+        out: a folder, new or empty.
 
     Raises:
         BundleError, ConfigError, WidthError, DataError: what was given cannot be used.
     """
+    settings = settings or PredictSettings()
     files = find_images(sources)
-    detector = Runtime(model, width, engine, conf, device, threads, imgsz).prepare([width])
+    detector = Runtime(
+        model, settings.width, settings.engine, settings.conf, settings.device, settings.threads, settings.imgsz
+    ).prepare([settings.width])
     classes, ids = detector.classes, detector.category_ids
     folder = new_run_dir("predict", out)
     coco: dict[str, Any] = {
@@ -78,7 +78,7 @@ def predict(
     }
     predictions = Predictions(folder, coco)
     taken: set[str] = set()
-    for number, file, result in _results(detector, files, batch, predictions.broken):
+    for number, file, result in _results(detector, files, settings.batch, predictions.broken):
         width_px, height = result.image_size
         coco["images"].append({"id": number, "file_name": str(file), "height": height, "width": width_px})
         for found in result.to_coco(number):
