@@ -1,13 +1,15 @@
 """The size that images are resized to inside a detector."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from slimdet.core.slimmable import Slimmable
-from slimdet.data.coco import CocoDataset
 from slimdet.errors import ConfigError
 from slimdet.images.decoding import check_resizable
+
+if TYPE_CHECKING:
+    from slimdet.data.coco import CocoDataset
 
 
 def set_image_size(model: Slimmable, imgsz: int) -> None:
@@ -37,7 +39,7 @@ def resize_shorter_side(detector: nn.Module, imgsz: int) -> None:
     transform.min_size, transform.max_size = (imgsz,), round(imgsz * ratio)
 
 
-def check_image_sizes(model: Slimmable, *datasets: CocoDataset) -> None:
+def check_image_sizes(model: Slimmable, *datasets: "CocoDataset") -> None:
     """Make sure, before a long run, that something is left of every image at the model's size.
 
     Raises:
