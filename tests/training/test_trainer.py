@@ -12,6 +12,7 @@ import torch
 
 import slimdet
 from scenes_detector import small_settings
+from slimdet import Slimmable
 from slimdet.bundle import card
 from slimdet.errors import ConfigError, DataError
 from slimdet.training import trainer
@@ -67,6 +68,38 @@ def test_the_widest_may_be_alone_at_first(scenes: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(trainer, "accumulate_gradients", no_step)
     train(small_settings(scenes, widest_only=0.5, epochs=4 / 3), out=tmp_path / "late")  # 4 steps
     assert seen == [[1.0], [1.0], [1.0, 0.5], [1.0, 0.5]]
+
+
+def test_every_width_sees_the_batch_at_a_size_of_its_own(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[float, set[int]] = {}
+
+    def no_step(model: Slimmable, images: Any, targets: Any, widths: list[float], *rest: Any) -> dict:
+        for width in widths:
+            transform: Any = model.twin(width).get_submodule("transform")
+            batch, _ = transform(images)
+            seen.setdefault(width, set()).update(min(size) for size in batch.image_sizes)
+        assert all(min(image.shape[1:]) <= 64 for image in images)  # shrunk where they were loaded, once
+        return {}
+
+    monkeypatch.setattr(trainer, "accumulate_gradients", no_step)
+    settings = small_settings(scenes, imgsz=(32, 64), epochs=6, widths=(0.25, 0.5, 1.0))
+    run = train(settings, out=tmp_path / "run")
+    assert seen[1.0] == {64}
+    assert seen[0.25] == seen[0.5] == {32, 64}
+    model = slimdet.load(run.model)
+    for width in model.widths:
+        assert model.twin(width).get_submodule("transform").min_size == (64,)
+
+
+def test_widths_at_other_sizes_learn_from_the_widest_and_get_statistics(scenes: Path, tmp_path: Path) -> None:
+    options = {"imgsz": (32, 64), "distill": 1.0, "recalibrate": 4, "epochs": 1, "bf16": True, "ema": 0.9}
+    run = train(small_settings(scenes, **options), out=tmp_path / "run")
+    rows = [json.loads(line) for line in (run.run / "metrics.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert rows[-1]["distill_features/0.5"] > 0
+    assert card.read(run.model).calibrations["0.5"]["images"] >= 4
 
 
 def test_a_run_divides_the_gradients_of_shared_weights(scenes: Path, tmp_path: Path) -> None:

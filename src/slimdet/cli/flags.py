@@ -70,6 +70,12 @@ def width_list(text: str) -> tuple[float, ...] | WidthRange:
     return WidthRange(one_width(low.strip()))
 
 
+def one_or_two_sides(text: str) -> int | tuple[int, int]:
+    low, dash, high = text.partition("-")
+    side = number(int, 1)
+    return (side(low.strip()), side(high.strip())) if dash else side(text)
+
+
 def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
     """A parser of a comma-separated list of the `allowed` words."""
     word = choice(allowed)
@@ -118,6 +124,7 @@ NonNegative = Annotated[float, number(float, 0)]
 Fraction = Annotated[float, number(float, 0, 1)]
 Width = Annotated[float, one_width]
 Widths = Annotated[tuple[float, ...] | WidthRange, width_list]
+Sides = Annotated[int | tuple[int, int], one_or_two_sides]
 Parts = Annotated[tuple[str, ...], some_of("features", "classes", "rpn", "masks")]  # of distillation
 Existing = Annotated[Path, existing]
 Source = Annotated[str, source]  # a file, a folder, or a glob pattern

@@ -20,6 +20,7 @@ from slimdet.cli.flags import (
     Parts,
     Positive,
     Side,
+    Sides,
     Source,
     Start,
     Threads,
@@ -90,7 +91,9 @@ def train(
     clip: Annotated[Positive, "largest norm of the gradient"] = T.clip,
     ema: Annotated[Fraction, "decay of the average of the weights, as 0.998; 0 is off"] = T.ema,
     augment: Annotated[settings.Augment, "flip; strong: scale, colour, crop too"] = T.augment,
-    imgsz: Annotated[Count | None, "shorter side of images in pixels (default: the neck's)"] = T.imgsz,
+    imgsz: Annotated[
+        Sides | None, "shorter side of images, pixels; or a range, 128-256 (default: the neck's)"
+    ] = T.imgsz,
     bf16: Annotated[bool, "compute in bfloat16"] = T.bf16,
     device: Device = T.device,
     seed: Annotated[Natural, "of everything drawn at random"] = T.seed,

@@ -11,6 +11,8 @@ from slimdet.errors import ConfigError
 from slimdet.messages import check_choices
 from slimdet.widths import WidthRange, parse_widths
 
+SIZE_STEP = 32  # pixels; feature maps of the coarsest level grow by a cell
+
 # By which power of the number of widths that use a weight its summed gradient is divided.
 REDUCTIONS = {"sum": 0.0, "root": 0.5, "mean": 1.0}
 
@@ -59,7 +61,7 @@ class TrainSettings:
     clip: float = 35.0
     ema: float = 0.0
     augment: Augment = "default"
-    imgsz: int | None = None
+    imgsz: int | tuple[int, int] | None = None  # shorter side; a range: see `sampled_sizes`; None: the neck's
     bf16: bool = False
     device: str = "auto"
     seed: int = 0
@@ -79,6 +81,10 @@ class TrainSettings:
                 raise ConfigError(f"--{name.replace('_', '-')} {value} is below {low}")
         if not 0 <= self.widest_only < 1:
             raise ConfigError(f"--widest-only {self.widest_only} is not at least 0 and below 1")
+        if isinstance(self.imgsz, list | tuple):
+            self._set(imgsz=_size_range(self.imgsz))
+            if self.distill and "rpn" in self.distill_parts:
+                raise ConfigError("--distill-parts rpn needs one image size, not a range of --imgsz; leave rpn out")
         if self.width_sampling == "range" and self.freeze_backbone_norm:
             raise ConfigError(
                 "--freeze-backbone-norm has no statistics for random widths; leave it out or list the widths"
@@ -94,6 +100,19 @@ class TrainSettings:
         return "shared" if self.width_sampling == "range" else "own"
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Shorter sides that images are trained at, ascending; empty where the detector has one size."""
+        if not isinstance(self.imgsz, tuple):
+            return ()
+        low, high = self.imgsz
+        return (low, *range(low + SIZE_STEP - low % SIZE_STEP, high, SIZE_STEP), high)
+
+    @property
+    def largest_size(self) -> int | None:
+        """The shorter side that the model is built for; None for the neck's own."""
+        return self.imgsz[1] if isinstance(self.imgsz, tuple) else self.imgsz
+
+    @property
     def statistics_images(self) -> int:
         """Training images whose statistics the norms get at the end of training."""
         return (512 if self.width_sampling == "range" else 0) if self.recalibrate is None else self.recalibrate
@@ -102,6 +121,13 @@ class TrainSettings:
     def peak_lr(self) -> float:
         """The learning rate after warm-up."""
         return 0.02 * self.batch / 16 if self.lr is None else self.lr
+
+
+def _size_range(sides: Sequence[int]) -> tuple[int, int]:
+    low, high = sides if len(sides) == 2 else (0, 0)
+    if not 32 <= low < high:
+        raise ConfigError(f"--imgsz {sides} is no range of shorter sides from 32 pixels on, as 128-256")
+    return int(low), int(high)
 
 
 _LEAST = {"epochs": 0, "batch": 1, "warmup": 0, "clip": 0, "ema": 0, "distill": 0, "loss_exponent": 0, "recalibrate": 0}
@@ -149,3 +175,13 @@ def sampled_widths(
     if sampling == "sandwich" and len(widths) > 3:
         return [widths[-1], draw.choice(widths[1:-1]), widths[0]]
     return sorted(widths, reverse=True)
+
+
+def sampled_sizes(settings: TrainSettings, widths: Sequence[float], draw: random.Random) -> list[int]:
+    """The image size of each of the step's widths: the largest for the widest, a random one for every other.
+
+    "MutualNet" (ECCV 2020, arXiv 1909.12978, section 3.2): one set of weights learns to serve width x resolution, and
+    the widest at the largest size teaches. Empty where the detector has one size.
+    """
+    sizes = settings.sizes
+    return [sizes[-1] if width == 1.0 else draw.choice(sizes) for width in widths] if sizes else []

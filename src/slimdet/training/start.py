@@ -54,7 +54,7 @@ def starting_model(
         norm_layer=None if settings.head_norm == "none" else settings.head_norm,
         backbone_norm="frozen" if settings.freeze_backbone_norm else "batch",
         weights=None if blank else weights,
-        imgsz=settings.imgsz,
+        imgsz=settings.largest_size,
     )
     if sort_by is not None and not blank:
         count = sort_channels(detector.backbone, _batches(detector, sort_by))
@@ -98,8 +98,8 @@ def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterab
     dropped = sorted(source.state_dict().keys() - kept)
     which = f": {listed(dropped)}" if dropped else ""
     logger.info("from %s: kept %d tensors, dropped %d%s", path, len(kept), len(dropped), which)
-    if settings.imgsz is not None:
-        set_image_size(model, settings.imgsz)
+    if settings.largest_size is not None:
+        set_image_size(model, settings.largest_size)
     return model
 
 

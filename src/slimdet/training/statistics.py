@@ -25,6 +25,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.loader import loader
 from slimdet.errors import DataError
+from slimdet.models.image_size import resize_shorter_side
 from slimdet.widths import parse_width
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
@@ -78,13 +79,15 @@ def _collecting(detector: nn.Module) -> Iterator[dict[str, _Moments]]:
 
 
 @torch.no_grad()
-def collect_statistics(model: Slimmable, width: float, batches: Sequence[Batch]) -> None:
+def collect_statistics(model: Slimmable, width: float, batches: Sequence[Batch], sizes: Sequence[int] = ()) -> None:
     """Replace the statistics of one width's batch norms; no other width and no weight changes.
 
     Args:
         model: the width is one of its own.
         width: the width.
         batches: images and targets as in training, without augmentation; the larger each is, the better.
+        sizes: shorter sides that the batches take turns at, where the model is to serve them all; the last one stays
+            set. Without them the model's own.
 
     Raises:
         DataError: statistics that are not finite.
@@ -94,10 +97,14 @@ def collect_statistics(model: Slimmable, width: float, batches: Sequence[Batch])
     torch.manual_seed(0)  # the same sampled proposals for the same images
     try:
         with _collecting(twin) as moments:
-            for images, targets in batches:
+            for number, (images, targets) in enumerate(batches):
+                if sizes:
+                    resize_shorter_side(twin, sizes[number % len(sizes)])
                 twin(images, targets)
     finally:
         torch.set_rng_state(state)
+        if sizes:
+            resize_shorter_side(twin, sizes[-1])
     for name, found in moments.items():
         if found.count > 1:
             _replace(twin.get_submodule(name), name, found)

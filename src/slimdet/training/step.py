@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from slimdet.core.sliced import Sliced
 from slimdet.core.slimmable import Slimmable
 from slimdet.training.distillation import Watched, distillation_losses, watch
+from slimdet.training.precision import bfloat16_layers
 from slimdet.training.settings import TrainSettings
 
 
@@ -46,7 +47,7 @@ def accumulate_gradients(
         taught = _lesson(teacher, images, targets, settings.bf16)
     for width in widths:
         twin = model.twin(width)
-        with torch.autocast(images[0].device.type, torch.bfloat16, enabled=settings.bf16):
+        with bfloat16_layers(twin, settings.bf16):
             if not distill:
                 parts = model(images, targets, width=width)
             else:
@@ -65,7 +66,7 @@ def accumulate_gradients(
 
 @torch.no_grad()
 def _lesson(teacher: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]], bf16: bool) -> Watched:
-    with torch.autocast(images[0].device.type, torch.bfloat16, enabled=bf16), watch(teacher) as seen:
+    with bfloat16_layers(teacher, bf16), watch(teacher) as seen:
         teacher(images, targets)
     return seen.detached()
 

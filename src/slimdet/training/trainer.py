@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from slimdet.bundle import store
 from slimdet.bundle.card import Card
@@ -22,18 +23,18 @@ from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.data.loader import loader
-from slimdet.data.transforms import augmentation
+from slimdet.data.transforms import ShrinkInto, augmentation
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError, DataError, WidthError
 from slimdet.evaluation.inference import check_classes
 from slimdet.evaluation.validation import validate
 from slimdet.files import new_run_dir
 from slimdet.messages import with_fields
-from slimdet.models.image_size import check_image_sizes
+from slimdet.models.image_size import check_image_sizes, resize_shorter_side, set_image_size
 from slimdet.models.kinds import kind_of
 from slimdet.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from slimdet.training.log import SETTINGS, RunLog
-from slimdet.training.settings import REDUCTIONS, TrainSettings, learning_rate, sampled_widths
+from slimdet.training.settings import REDUCTIONS, TrainSettings, learning_rate, sampled_sizes, sampled_widths
 from slimdet.training.start import starting_model
 from slimdet.training.statistics import calibration_batches, collect_statistics
 from slimdet.training.step import accumulate_gradients, average, divide_by_users
@@ -96,6 +97,8 @@ class Trainer:
         alone = round(settings.widest_only * self.total)
         if self.step < alone:
             widths = widths[:1]
+        for width, size in zip(widths, sampled_sizes(settings, widths, draw), strict=bool(settings.sizes)):
+            resize_shorter_side(self.model.twin(width), size)
         ramp = min(1.0, 4 * (self.step - alone) / self.total)  # an early teacher knows nothing yet
         self.optimizer.zero_grad()
         losses = accumulate_gradients(self.model, images, targets, widths, settings, ramp, self.teacher)
@@ -210,8 +213,7 @@ def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, Coco
     if data.train is None:
         raise DataError(f"{settings.data} has no 'train:'")
     masks = kind_of({"builder": settings.model}).masks
-    transforms = augmentation(settings.augment)
-    dataset = CocoDataset(data.train.annotations, data.train.images, transforms, masks=masks, train=True)
+    dataset = CocoDataset(data.train.annotations, data.train.images, masks=masks, train=True)
     if not len(dataset):
         raise DataError(f"{data.train.annotations} has no images to train on")
     val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
@@ -219,6 +221,9 @@ def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, Coco
         check_classes(dataset.classes, val)
     model = _model(settings, dataset, start)
     check_image_sizes(model, *(part for part in (dataset, val) if part is not None))
+    sides: Any = model.twin(1.0).transform
+    # What the detector would do at each width is done once, where images are loaded.
+    dataset.transforms = v2.Compose([augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)])
     return Trainer(model, dataset, settings), val
 
 
@@ -235,6 +240,8 @@ def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> Training:
     except KeyboardInterrupt:
         print(f"saved at step {trainer.step}; go on with: slimdet train --resume {folder}", file=sys.stderr)
         raise
+    if settings.sizes:
+        set_image_size(trainer.result, settings.sizes[-1])
     kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
     calibrations = recalibrate(kept, trainer) if settings.statistics_images else {}
     metrics: dict[str, Any] = {}
@@ -254,6 +261,6 @@ def recalibrate(model: Slimmable, trainer: Trainer) -> dict[str, Any]:
     settings, data = trainer.settings, trainer.dataset.unaugmented()
     batches = calibration_batches(data, settings.statistics_images, settings.batch, settings.seed, trainer.device)
     for width in model.widths:
-        collect_statistics(model, width, batches)
+        collect_statistics(model, width, batches, settings.sizes)
     record = {"images": sum(len(images) for images, _ in batches), "batch": settings.batch, "seed": settings.seed}
     return {str(width): record for width in model.widths}
