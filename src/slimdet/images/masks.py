@@ -67,22 +67,26 @@ def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": letters.tobytes().decode("ascii")}
 
 
-def decode_runs(counts: str | bytes) -> list[int] | None:
-    """The run lengths behind COCO's compressed `counts`; None where they are cut off or hold other characters."""
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts.encode() if isinstance(counts, str) else counts:
-        group = character - 48
-        if not 0 <= group < 64 or shift > 30:
-            return None
-        value |= (group & 31) << shift
-        shift += 5
-        if not group & 32:
-            if group & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return runs if shift == 0 else None
+def decode_runs(counts: str | bytes) -> NDArray[np.int64] | None:
+    """Run lengths of a compressed RLE; None if the text is cut off or holds other characters.
+
+    COCO's format: groups of 5 bits from low to high, each a character from "0" with bit 5 for "more follows" and the
+    last group's bit 4 the sign; from the fourth run on, what is written is the difference to the run two before.
+    """
+    text = counts.encode() if isinstance(counts, str) else counts
+    groups = np.frombuffer(text, np.uint8).astype(np.int64) - ord("0")
+    if not len(groups):
+        return groups
+    (ends,) = np.nonzero(groups & 32 == 0)
+    starts = np.append(0, ends[:-1] + 1) if len(ends) else ends
+    lengths = ends - starts + 1
+    if groups.min() < 0 or groups.max() > 63 or groups[-1] & 32 or lengths.max() > 7:
+        return None
+    places = np.arange(len(groups)) - np.repeat(starts, lengths)  # within each run's groups
+    runs = np.add.reduceat((groups & 31) << (5 * places), starts)
+    runs -= np.where(groups[ends] & 16, 1 << (5 * lengths), 0)
+    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
+    return runs
 
 
 def _blend(length: int, cells: int) -> NDArray[np.float32]:
