@@ -149,7 +149,9 @@ class Manifest:
             raise BundleError(f"{self.name}: {entry['file']} was made from other weights; make it anew with '{way}'")
         file = self._checked(entry["file"], entry["sha256"])
         if kind == "openvino":
-            return [file, file.with_suffix(".bin")]
+            if "bin_sha256" not in entry:
+                raise BundleError(f"{self.name}: {entry['file']} has no sha256 of its .bin; make it anew with '{way}'")
+            return [file, self._checked(file.with_suffix(".bin").name, entry["bin_sha256"])]
         # ONNX names the files of external data as they are.
         linked = self.weights_file.name.encode() in file.read_bytes()
         return [file, self._checked(self.weights_file.name, self.weights_sha256)] if linked else [file]
@@ -209,7 +211,10 @@ def _is_width(value: Any) -> bool:
 
 
 def _check_engines(file: Path, engines: Any) -> None:
-    """{"onnx": {"0.25": {"file", "sha256", "weights" (the sha256 of those it was made from)}, ...}, ...}"""
+    """{"onnx": {"0.25": {"file", "sha256", "weights" (the sha256 of those it was made from)}, ...}, ...}
+
+    An entry of "openvino" also has "bin_sha256", of the weights file beside it.
+    """
     kinds = engines.values() if isinstance(engines, dict) else [None]
     for entries in kinds:
         if not isinstance(entries, dict) or not all(_is_engine(*item) for item in entries.items()):

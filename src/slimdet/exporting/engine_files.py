@@ -28,12 +28,24 @@ SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
 @dataclass(frozen=True)
 class EngineFile:
-    """One width as a file: name, sha256, bytes (OpenVINO's weights included), sha256 of the weights it was made of."""
+    """One width as a file.
+
+    Attributes:
+        bytes: its size; with OpenVINO's .bin file.
+        weights: sha256 of the weights that it was made from.
+        bin_sha256: of OpenVINO's .bin file.
+    """
 
     file: str
     sha256: str
     bytes: int
     weights: str
+    bin_sha256: str | None = None
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """As a bundle records it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -126,11 +138,15 @@ def _write(graph: onnx.ModelProto, file: Path) -> None:
 
 
 def _entry(file: Path, weights: str) -> EngineFile:
-    size = file.stat().st_size
-    if file.suffix == SUFFIX["openvino"]:
-        size += file.with_suffix(".bin").stat().st_size
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return EngineFile(file.name, digest, size, weights)
+    content = file.read_bytes()
+    if file.suffix != SUFFIX["openvino"]:
+        return EngineFile(file.name, _sha256(content), len(content), weights)
+    values = file.with_suffix(".bin").read_bytes()
+    return EngineFile(file.name, _sha256(content), len(content) + len(values), weights, _sha256(values))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _record(source: Manifest, format: Format, entries: Mapping[str, EngineFile]) -> None:
@@ -138,7 +154,7 @@ def _record(source: Manifest, format: Format, entries: Mapping[str, EngineFile])
     file = source.folder / manifest.MODEL
     document = json.loads(file.read_text(encoding="utf-8"))
     document.setdefault("engines", {}).setdefault(format, {}).update(
-        {width: asdict(entry) for width, entry in entries.items()}
+        {width: file.entry for width, file in entries.items()}
     )
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
