@@ -1,7 +1,6 @@
 """One function per verb, no logic; defaults are the settings'. `slimdet.cli.command` makes flags and help of it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -273,10 +272,8 @@ def check(
     from slimdet.data.config import DataConfig, Split, read_data_config
 
     config = DataConfig(None, Split(images, data)) if images else read_data_config(data)
-    faults = [
-        fault for split in (config.train, config.val) if split for fault in check(split.annotations, split.images)
-    ]
-    document = {"faults": [asdict(fault) | {"id": str(fault.id)} for fault in faults]}
+    faults = [one for part in (config.train, config.val) if part for one in check(part.annotations, part.images)]
+    document = {"faults": [vars(fault) | {"id": str(fault.id)} for fault in faults]}
     return Outcome(document, views.faults(faults), f"{len(faults)} faults in {data}" if faults else "")
 
 

@@ -153,8 +153,7 @@ def _record(source: Manifest, format: Format, entries: Mapping[str, EngineFile])
     """Add engines to a bundle's model.json; all else in it stays."""
     file = source.folder / manifest.MODEL
     document = json.loads(file.read_text(encoding="utf-8"))
-    document.setdefault("engines", {}).setdefault(format, {}).update(
-        {width: file.entry for width, file in entries.items()}
-    )
+    engines = document.setdefault("engines", {}).setdefault(format, {})
+    engines.update({width: written.entry for width, written in entries.items()})
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
