@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +57,12 @@ def test_into_the_bundle(model: Path) -> None:
     written = slimdet.export(model)
     assert written.out == model
     after = manifest.read(model)
-    assert after.document == before | {"engines": {"onnx": asdict(written)["widths"]}}
+    assert after.document == before | {
+        "engines": {"onnx": {width: file.entry for width, file in written.widths.items()}}
+    }
     assert after.engines("onnx") == (0.5, 1.0)
     for width in ("0.5", "1.0"):
-        file, entry = model / f"width-{width}.onnx", asdict(written.widths[width])
+        file, entry = model / f"width-{width}.onnx", written.widths[width].entry
         content = file.read_bytes()
         assert entry == {
             "file": file.name,

@@ -1,7 +1,6 @@
 """One function per verb, no logic; defaults are the settings'. `slimdet.cli.command` makes flags and help of it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -276,9 +275,8 @@ def check(
     from slimdet.data.config import DataConfig, Split, read_data_config
 
     config = DataConfig(None, Split(images, data)) if images else read_data_config(data)
-    splits = [split for split in (config.train, config.val) if split]
-    faults = [fault for split in splits for fault in check(split.annotations, split.images)]
-    document = {"faults": [asdict(fault) | {"id": str(fault.id)} for fault in faults]}
+    faults = [one for part in (config.train, config.val) if part for one in check(part.annotations, part.images)]
+    document = {"faults": [vars(fault) | {"id": str(fault.id)} for fault in faults]}
     return Outcome(document, views.faults(faults), f"{len(faults)} faults in {data}" if faults else "")
 
 
@@ -294,9 +292,8 @@ def doctor() -> Outcome:
     return Outcome(findings, text(findings))
 
 
-VERBS = {
-    f.__name__: f for f in (demo, train, calibrate, val, predict, profile, extract, export, convert, check, doctor)
-}
+_ALL = (demo, train, calibrate, val, predict, profile, extract, export, convert, check, doctor)
+VERBS = {verb.__name__: verb for verb in _ALL}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

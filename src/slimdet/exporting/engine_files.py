@@ -31,11 +31,9 @@ class EngineFile:
     """One width as a file.
 
     Attributes:
-        file: its name.
-        sha256: of the file.
-        bytes: of the file, OpenVINO's .bin included.
+        bytes: its size; with OpenVINO's .bin file.
         weights: sha256 of the weights that it was made from.
-        bin_sha256: of OpenVINO's .bin file beside it; None for other formats.
+        bin_sha256: of OpenVINO's .bin file.
     """
 
     file: str
@@ -43,6 +41,11 @@ class EngineFile:
     bytes: int
     weights: str
     bin_sha256: str | None = None
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """As a bundle records it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -150,12 +153,7 @@ def _record(source: Manifest, format: Format, entries: Mapping[str, EngineFile])
     """Add engines to a bundle's model.json; all else in it stays."""
     file = source.folder / manifest.MODEL
     document = json.loads(file.read_text(encoding="utf-8"))
-    document.setdefault("engines", {}).setdefault(format, {}).update(
-        {width: _recorded(entry) for width, entry in entries.items()}
-    )
+    engines = document.setdefault("engines", {}).setdefault(format, {})
+    engines.update({width: written.entry for width, written in entries.items()})
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _recorded(entry: EngineFile) -> dict[str, Any]:
-    return {name: value for name, value in asdict(entry).items() if value is not None}
