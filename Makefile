@@ -3,6 +3,7 @@
 #   make demo      the bundled detector on the bundled photographs, at every width
 #   make test      the tests, on all cores
 #   make lint      ruff and pyright
+#   make docs      the pages that are made from docstrings and flags
 #   make bundled   train and measure again everything that the package ships
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ BASE := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.installed)
 SHARED := $(abspath $(or $(SLIMDET_SHARED),../shared))
 ANIMALS := $(SHARED)/data/animalpose
 
-.PHONY: help demo test lint format bundled clean
+.PHONY: help demo test lint format docs bundled clean
 .DELETE_ON_ERROR:
 
 help:
@@ -39,6 +40,9 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(DEV)
+	$(BIN)/python docs/make_api.py
+
 bundled: $(DEV) runs/animalpose.yaml
 	$(BIN)/python benchmarks/make_assets.py --shared $(SHARED)
 	$(BIN)/python tools/bundled.py --data runs/animalpose.yaml \
@@ -55,15 +59,17 @@ runs/animalpose.yaml:
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis
 
-$(VENV)/.installed: pyproject.toml $(VENV)/.made
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.made
 	@echo "Installing slimdet into $(VENV): less than a minute and about 200 MB of disk the first time."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(INSTALL) .
 	@touch $@
 
 # A stamp is written last: an interrupted set-up is taken up again, a changed pyproject.toml is installed anew.
-$(VENV)/.installed-%: pyproject.toml $(VENV)/.made
+$(VENV)/.installed-%: pyproject.toml constraints.txt $(VENV)/.made
 	@echo "Installing slimdet[$*] into $(VENV): a few minutes and about 6 GB of disk the first time."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	$(INSTALL) '.[$*]'
 	@touch $@
 
 $(VENV)/.made:

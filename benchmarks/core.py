@@ -30,7 +30,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from slimdet import slim
 from slimdet.models import builders
-from slimdet.training.trainer import accumulate_gradients
+from slimdet.training.step import accumulate_gradients
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 SIZE = {"min_size": 640, "max_size": 640}

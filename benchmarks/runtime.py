@@ -22,7 +22,7 @@ from typing import Any
 
 from slimdet import Runtime
 from slimdet.assets import PHOTOGRAPHS
-from slimdet.runtime.engines import ENGINES
+from slimdet.runtime.engine import ENGINES
 
 PHOTOGRAPH = PHOTOGRAPHS / "tabby.jpg"
 ROUNDS, STARTS = 15, 7

@@ -1,8 +1,8 @@
 """Writes docs/api.md from the docstrings, and the tables of flags in docs/verbs.md from the parsers.
 
-    python docs/make_api.py
+    make docs        or: python docs/make_api.py
 
-Sources are read, not imported, so that signatures look as they are written. tests/test_docs.py holds the pages to it.
+Sources are read, not imported, so that signatures look as they are written. docs/api.md is not tracked.
 """
 
 import argparse
@@ -12,81 +12,72 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import slimdet
 from slimdet.cli.command import parser_of
 from slimdet.cli.verbs import VERBS
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src" / "slimdet"
 
-# What others may rely on, by subject and module.
-PUBLIC: dict[str, dict[str, str]] = {
-    "Slimming": {"slimmable": "slim Slimmable", "scopes": "Scope", "widths": "WidthRange read_plan"},
-    "Bundles": {"bundle": "save load"},
-    "Detectors": {"detectors": "faster_rcnn mask_rcnn build", "backbones": "trunk classifier"},
-    "Data": {
-        "data.config": "read_data_config DataConfig Split",
-        "data.coco": "CocoDataset",
-        "data.loader": "loader",
-        "data.transforms": "augmentation",
-        "data.check": "check Fault",
-        "data.convert": "to_coco",
-        "images": "read_image image_size",
-    },
-    "Training": {
-        "settings": "TrainSettings learning_rate",
-        "training": "train resume accumulate_gradients",
-        "calibration": "calibrate collect_statistics calibration_batches Calibration",
-        "distillation": "watch distillation_losses",
-        "gradients": "divide_by_users",
-        "sorting": "sort_channels sort_detector",
-    },
-    "Evaluation": {
-        "validation": "validate_bundle validate Validation",
-        "evaluation": "evaluate accumulate Evaluation confusion_matrix",
-        "detections": "detect to_coco check_classes",
-    },
-    "Running": {"runtime.detector": "Runtime", "runtime.result": "Result"},
-    "Prediction": {"prediction": "predict Predictions find_images", "drawing": "draw side_by_side"},
-    "Costs, extraction, export": {
-        "costs": "costs",
-        "profiling": "profile count_macs",
-        "extraction": "extract",
-        "export.engines": "export",
-    },
-    "Errors": {
-        "errors": "SlimdetError WidthError UnknownLayerError SharingError BundleError WeightsError DataError "
-        "ImageError ConfigError"
-    },
-}
-SHORT = {"slim", "Slimmable", "save", "load", "Runtime", "Result"}  # names of `slimdet` itself
+# The ground floor and the wings, in their order; the commands and the original system have pages of their own.
+PARTS = (
+    *("errors", "widths", "devices", "core", "images", "data", "models", "bundle", "runtime", "control", "evaluation"),
+    *("training", "exporting", "report", "search", "serving", "streaming", "jobs"),
+)
 
 INTRODUCTION = """# Python API
 
-Written from the docstrings by `docs/make_api.py`. Six names are those of the package itself (`slimdet.Runtime`,
-`slimdet.Result`, `slimdet.slim`, `slimdet.Slimmable`, `slimdet.save`, `slimdet.load`); the others are imported from
-their modules. `import slimdet` needs no torch; the last four of these names import it when they are first used.
+Written from the docstrings by `make docs`. The names of the package itself come first; `import slimdet` needs no torch,
+the names that do import it when they are first used. Behind them, wing by wing, is what they are built of.
 """
 
 
 def api() -> str:
     """The whole of docs/api.md."""
-    pages = [INTRODUCTION]
-    for subject, modules in PUBLIC.items():
-        pages.append(f"## {subject}\n")
-        for module, names in modules.items():
-            source = (SOURCE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-            nodes = {node.name: node for node in ast.parse(source).body if isinstance(node, Documented)}
-            for name in names.split():
-                pages.append(f"### {title(module, name)}\n")
-                pages += described(nodes[name], source.splitlines())
+    pages = [INTRODUCTION, "## slimdet\n"]
+    top = {name: getattr(slimdet, name) for name in slimdet.__all__}
+    homes = {f"{value.__module__}.{value.__name__}": name for name, value in top.items()}
+    sources = {path: read(path) for part in PARTS for path in modules(part)}
+    everything = {
+        f"{module(path)}.{name}": list(described(node, lines))
+        for path, (nodes, lines) in sources.items()
+        for name, node in nodes.items()
+    }
+    for home, name in homes.items():
+        pages += [f"### slimdet.{name}\n", *everything.pop(home)]
+    for part in PARTS:
+        names = [name for name in everything if name.startswith(f"slimdet.{part}.")]
+        if names:
+            pages += [f"## slimdet.{part}\n", *about(part)]
+        for name in names:
+            pages += [f"### {name}\n", *everything[name]]
     return "\n".join(pages)
 
 
+def modules(part: str) -> list[Path]:
+    """The files of a wing, or of one on the ground floor."""
+    return sorted((SOURCE / part).glob("*.py")) or [path for path in [SOURCE / f"{part}.py"] if path.exists()]
+
+
+def module(path: Path) -> str:
+    return ".".join(["slimdet", *path.relative_to(SOURCE).with_suffix("").parts])
+
+
+def read(path: Path) -> tuple[dict[str, "Documented"], list[str]]:
+    """A file's public functions and classes with a docstring, by name, and its lines."""
+    source = path.read_text(encoding="utf-8")
+    nodes = (node for node in ast.parse(source).body if isinstance(node, Documented))
+    public = {node.name: node for node in nodes if node.name[0] != "_" and ast.get_docstring(node)}
+    return public, source.splitlines()
+
+
+def about(part: str) -> list[str]:
+    path = SOURCE / part / "__init__.py"
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return [f"{prose(text)}\n"] if text else []
+
+
 Documented = ast.FunctionDef | ast.ClassDef
-
-
-def title(module: str, name: str) -> str:
-    return f"slimdet.{name}" if name in SHORT else f"slimdet.{module}.{name}"
 
 
 def described(node: Documented, lines: list[str]) -> Iterator[str]:

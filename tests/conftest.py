@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from scenes import make_scenes
+from scenes_detector import small_settings
 from slimdet.bundle import manifest
+from slimdet.training.trainer import train
 
 torch.set_num_threads(1)
 
@@ -24,6 +27,19 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"needs the real data in {folder} (set SLIMDET_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DATA.yaml of six pictures with the classes red and green."""
+    return make_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="session")
+def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of fifteen steps; whoever changes it copies it."""
+    settings = small_settings(scenes, epochs=5, lr=0.02, warmup=3, augment="none")
+    return train(settings, out=tmp_path_factory.mktemp("runs") / "trained").run
 
 
 @pytest.fixture

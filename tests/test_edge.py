@@ -13,7 +13,8 @@ from PIL import Image
 import slimdet
 from scenes_detector import tiny_model
 from slimdet.assets import PHOTOGRAPHS
-from slimdet.bundle import store
+from slimdet.bundle import manifest, store
+from slimdet.bundle.card import Card
 from slimdet.exporting import engine_files
 from slimdet.images.decoding import read_image
 
@@ -34,11 +35,11 @@ def run(program: str, *words: Path | str, folder: Path) -> str:
 
 
 def expected(least: float = 0.5) -> list[tuple[str, float, list[float]]]:
-    model = slimdet.load("bundled")
+    model, classes = slimdet.load("bundled"), manifest.read("bundled").classes
     with torch.no_grad():
         found = model([torch.from_numpy(read_image(PHOTOGRAPH)).permute(2, 0, 1) / 255], width=0.5)[0]
     kept = found["scores"] >= least
-    names = [model.classes[label - 1] for label in found["labels"][kept]]
+    names = [classes[label - 1] for label in found["labels"][kept]]
     return list(zip(names, found["scores"][kept].tolist(), found["boxes"][kept].tolist(), strict=True))
 
 
@@ -71,7 +72,7 @@ def test_openvino(exported: Path, tmp_path: Path, file: str) -> None:
 
 
 def test_masks_are_pasted_as_torchvision_does(tmp_path: Path) -> None:
-    folder = store.save(tiny_model(masks=True), tmp_path / "model", classes=["cat", "dog"])
+    folder = store.save(tiny_model(masks=True), tmp_path / "model", Card(("cat", "dog")))
     engine_files.export(str(folder), 1.0)
     output = run("detect_onnxruntime.py", folder / "width-1.0.onnx", PHOTOGRAPH, "0", folder=tmp_path)
     sizes = [int(size) for size in re.findall(r"its mask: (\d+) pixels", output)]

@@ -19,6 +19,7 @@ import torch
 
 from slimdet.assets import VAL
 from slimdet.bundle import manifest, store
+from slimdet.bundle.card import Card
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
@@ -28,16 +29,16 @@ from slimdet.exporting.engine_files import export
 from slimdet.files import atomic_write
 from slimdet.report import profiling
 from slimdet.training import trainer
-from slimdet.training.calibration import calibrate, calibration_batches, collect_statistics
-from slimdet.training.settings import TrainSettings
-from slimdet.training.trainer import CHECKPOINT
+from slimdet.training.calibration import calibrate
+from slimdet.training.checkpoint import CHECKPOINT
+from slimdet.training.statistics import calibration_batches, collect_statistics
 
 # What 'slimdet train' is given, flag by flag; each stage goes on from the bundle of the one before.
 RECIPE: dict[str, Any] = {
     "backbone": "resnet50_thin",
     "neck": "light",
-    "norm": "batch",
-    "sampling": "sandwich",
+    "head_norm": "batch",
+    "width_sampling": "sandwich",
     "distill": 2.0,
     "batch": 16,
     "schedule": "cosine",
@@ -50,15 +51,20 @@ RECIPE: dict[str, Any] = {
 }
 STAGES: tuple[dict[str, Any], ...] = (
     {"epochs": 6.0, "lr": 0.03, "sort": True},
-    {"epochs": 1.75, "lr": 0.02, "balance": 0.5},
-    {"epochs": 3.0, "lr": 0.006, "balance": 0.5, "sampling": "range"},  # any width, so that others can be calibrated
-    {"epochs": 4.0, "lr": 0.012, "balance": 0.5, "sampling": "range", "gradients": "root"},
-    {"epochs": 6.0, "lr": 0.016, "balance": 0.5, "sampling": "range", "gradients": "root"},
+    {"epochs": 1.75, "lr": 0.02, "loss_exponent": 0.5},
+    {
+        "epochs": 3.0,
+        "lr": 0.006,
+        "loss_exponent": 0.5,
+        "width_sampling": "range",
+    },  # any width, so that others can be calibrated
+    {"epochs": 4.0, "lr": 0.012, "loss_exponent": 0.5, "width_sampling": "range", "gradient_reduction": "root"},
+    {"epochs": 6.0, "lr": 0.016, "loss_exponent": 0.5, "width_sampling": "range", "gradient_reduction": "root"},
 )
 # Both go on from the last stage. What ships is the mean of the three ("Model soups", 2203.05482, uniform).
 BRANCHES: tuple[dict[str, Any], ...] = (
-    {"epochs": 3.5, "lr": 0.012, "balance": 0.75, "sampling": "range", "gradients": "root"},
-    {"epochs": 3.5, "lr": 0.012, "balance": 0.5, "sampling": "range", "gradients": "root"},
+    {"epochs": 3.5, "lr": 0.012, "loss_exponent": 0.75, "width_sampling": "range", "gradient_reduction": "root"},
+    {"epochs": 3.5, "lr": 0.012, "loss_exponent": 0.5, "width_sampling": "range", "gradient_reduction": "root"},
 )
 STATISTICS = {"images": 512, "batch": 16, "seed": 0}  # of the training images, for the norms of the mean
 
@@ -130,7 +136,7 @@ def trained(data: str, weights: str, run: Path) -> list[Path]:
             if (folder / CHECKPOINT).is_file():
                 trainer.resume(folder)
             else:
-                trainer.train(TrainSettings(data=data, weights=str(bundles[before]), **settings), folder)
+                trainer.train(data=data, weights=bundles[before], out=folder, **settings)
     return list(bundles.values())[-1 - len(BRANCHES) :]
 
 
@@ -147,12 +153,11 @@ def mean(paths: Sequence[Path], dataset: CocoDataset) -> Slimmable:
     batches = calibration_batches(dataset, STATISTICS["images"], STATISTICS["batch"], STATISTICS["seed"])
     for width in model.widths:
         collect_statistics(model, width, batches)
-    model.calibrations = {str(width): dict(STATISTICS) for width in model.widths}
     return model
 
 
-def measured(model: Slimmable, data: CocoDataset) -> dict[str, Any]:
-    return validate(model, data, model.widths).widths
+def measured(model: Slimmable, data: CocoDataset, classes: Sequence[str]) -> dict[str, Any]:
+    return validate(model, data, model.widths, classes=classes).widths
 
 
 def commands() -> str:
@@ -212,20 +217,24 @@ def main() -> None:
         raise ConfigError(f"{options.data} needs 'train:' and 'val:'")
     paths = trained(options.data, options.weights, options.run)
     trained_model = mean(paths, CocoDataset(train.annotations, train.images))
-    settings = json.loads((paths[-1] / store.MODEL).read_text())["training"]
-    settings |= {"data": "animalpose", "weights": Path(options.weights).name}  # no paths of this machine
-    shipped = store.save(trained_model, manifest.bundled(), training=settings, metrics={}, half=True)
+    last = manifest.read(paths[-1])
+    settings = last.training | {"data": "animalpose", "weights": Path(options.weights).name}  # no paths of this machine
+    about = Card(last.classes, last.category_ids, settings)
+    shipped = store.save(trained_model, manifest.bundled(), about, half=True)
     model = store.load(shipped)  # measured is what ships: the weights rounded to 16 bits
-    metrics = measured(model, CocoDataset(split.annotations, split.images))
-    for width, numbers in measured(model, CocoDataset(VAL / "instances_val.json", VAL / "images")).items():
+    metrics = measured(model, CocoDataset(split.annotations, split.images), last.classes)
+    for width, numbers in measured(
+        model, CocoDataset(VAL / "instances_val.json", VAL / "images"), last.classes
+    ).items():
         metrics[width]["assets"] = numbers
-    for width, cost in profiling.profile(model, repeats=1)["widths"].items():
+    for width, cost in profiling.profile(model, repeats=1).widths.items():
         metrics[width]["cost"] = {name: cost[name] for name in ("parameters", "macs")}
-    store.save(model, shipped, metrics=metrics, half=True)
-    export(str(shipped), linked=True)
+    calibrations = {str(width): STATISTICS for width in model.widths}
+    store.save(model, shipped, about.record(store.weights_of(model), metrics, calibrations), half=True)
+    export(shipped, linked=True)
     document = json.loads((shipped / store.MODEL).read_text())
     with TemporaryDirectory() as folder:
-        calibrated = calibrate(str(shipped), Path(options.data), 0.6, out=Path(folder)).metrics["bbox"]["AP"]
+        calibrated = calibrate(shipped, options.data, 0.6, out=folder).metrics["bbox"]["AP"]
     with atomic_write(shipped / "README.md") as temporary:
         temporary.write_text(card(document, calibrated), encoding="utf-8")
     print(f"the bundled model is in {shipped}; look at its README.md and commit it")

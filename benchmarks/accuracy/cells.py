@@ -13,7 +13,7 @@ QUARTERS = (0.25, 0.5, 0.75, 1.0)
 COMMON: dict[str, Any] = {
     "backbone": "resnet50_thin",
     "neck": "light",
-    "norm": "batch",
+    "head_norm": "batch",
     "imgsz": 128,
     "epochs": 2.0,
     "batch": 16,
@@ -31,7 +31,7 @@ SETS: dict[str, dict[str, Any]] = {
 
 # The best of the slimmable methods on the tune images, by the mean over the widths: teaching, the widest alone for the
 # first 30 % of the steps, gradients divided by the root of their number.
-RECIPE: dict[str, Any] = {"distill": 2.0, "narrow_start": 0.3, "gradients": "root"}
+RECIPE: dict[str, Any] = {"distill": 2.0, "widest_only": 0.3, "gradient_reduction": "root"}
 
 # What a method adds to the paper's plain sum.
 METHODS: dict[str, dict[str, Any]] = {
@@ -39,20 +39,20 @@ METHODS: dict[str, dict[str, Any]] = {
     "individual-taught": {"distill": 2.0},  # by the individual of width 1.0 of the same seed
     "plain": {},
     "distill": {"distill": 2.0},
-    "mean": {"distill": 2.0, "gradients": "mean"},
-    "root": {"distill": 2.0, "gradients": "root"},
-    "late": {"distill": 2.0, "narrow_start": 0.5},
+    "mean": {"distill": 2.0, "gradient_reduction": "mean"},
+    "root": {"distill": 2.0, "gradient_reduction": "root"},
+    "late": {"distill": 2.0, "widest_only": 0.5},
     "late-root": RECIPE,
-    "late-mean": RECIPE | {"gradients": "mean"},
-    "balance": RECIPE | {"balance": 0.5},
-    "range": RECIPE | {"sampling": "range"},
-    "sandwich": RECIPE | {"sampling": "sandwich"},
+    "late-mean": RECIPE | {"gradient_reduction": "mean"},
+    "balance": RECIPE | {"loss_exponent": 0.5},
+    "range": RECIPE | {"width_sampling": "range"},
+    "sandwich": RECIPE | {"width_sampling": "sandwich"},
     "recalibrated": RECIPE | {"recalibrate": 512},
     "features": RECIPE | {"distill_parts": ("features",)},
     "classes": RECIPE | {"distill_parts": ("classes",)},
     "with-rpn": RECIPE | {"distill_parts": ("features", "classes", "rpn")},
     "with-masks": {"distill": 2.0, "distill_parts": ("features", "classes", "masks")},
-    "biases": RECIPE | {"norm": None},  # of each width, in place of norms in pyramid and heads
+    "biases": RECIPE | {"head_norm": "none"},  # of each width, in place of norms in pyramid and heads
 }
 
 

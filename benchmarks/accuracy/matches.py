@@ -3,29 +3,35 @@
 T IoU thresholds (0.50, 0.55 .. 0.95), I images, K classes, D detections of all images.
 """
 
-import base64
 import contextlib
 import io
-from dataclasses import asdict, dataclass
+import lzma
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from slimdet.files import atomic_write
+
 RECALLS = np.linspace(0, 1, 101)
 THRESHOLDS = 10
+COLUMNS = ("image", "label", "hits", "ignored")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matches:
     """Which detections hit an object, at each of COCO's ten IoU thresholds (areas of all sizes, 100 an image).
+
+    Detections are in the order of their classes, within a class in that of their scores, best first.
 
     Attributes:
         objects: uint8 [I, K], objects to be found in each image, crowds left out.
         image: uint16 [D], the row of `objects` that a detection belongs to.
-        label: uint8 [D], its class, 0..K-1.
-        score: float32 [D].
+        label: uint16 [D], its class, 0..K-1.
         hits: uint16 [D], bit t: it matches an object at threshold t.
         ignored: uint16 [D], bit t: it lies on a crowd at threshold t and does not count.
     """
@@ -33,39 +39,41 @@ class Matches:
     objects: np.ndarray
     image: np.ndarray
     label: np.ndarray
-    score: np.ndarray
     hits: np.ndarray
     ignored: np.ndarray
 
-    def to_text(self) -> str:
-        """The arrays, compressed, as text that fits into JSON."""
-        file = io.BytesIO()
-        np.savez_compressed(file, **asdict(self))
-        return base64.b64encode(file.getvalue()).decode("ascii")
+    def compact(self) -> "Matches":
+        """The same matching for every AP, resampled or not, in an order that compresses.
 
-    @staticmethod
-    def from_text(text: str) -> "Matches":
-        with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as arrays:
-            return Matches(**arrays)
+        AP looks at precision where recall rises, at hits: detections behind the last hit of their class are left out,
+        and those between two hits are sorted by image.
+        """
+        hits = np.flatnonzero(self.hits)
+        last = np.full(self.objects.shape[1], -1)
+        np.maximum.at(last, self.label[hits], hits)
+        kept = np.flatnonzero(np.arange(len(self.hits)) <= last[self.label])
+        hit = self.hits[kept] > 0
+        order = kept[np.lexsort((self.image[kept], hit, np.cumsum(hit) - hit))]
+        return Matches(self.objects, *(getattr(self, name)[order] for name in COLUMNS))
 
     def ap(self, weights: np.ndarray | None = None) -> float:
         """COCO's AP in 0..1 with image i counted `weights[i]` times; each once without weights."""
         weights = np.ones(len(self.objects)) if weights is None else weights
-        order = np.argsort(-self.score, kind="stable")
         objects = weights @ self.objects  # [K]
+        ends = np.searchsorted(self.label, np.arange(len(objects) + 1))
         found = [
-            self._class_ap(order[self.label[order] == label], weights, count)
+            self._class_ap(slice(*ends[label : label + 2]), weights, count)
             for label, count in enumerate(objects)
             if count > 0
         ]
         return float(np.mean(found))
 
-    def _class_ap(self, order: np.ndarray, weights: np.ndarray, objects: float) -> float:
-        if not len(order):
+    def _class_ap(self, rows: slice, weights: np.ndarray, objects: float) -> float:
+        if rows.start == rows.stop:
             return 0.0
         bits = 1 << np.arange(THRESHOLDS)[:, None]
-        counted = np.where(self.ignored[order] & bits, 0.0, weights[self.image[order]])  # [T, D]
-        hit = (self.hits[order] & bits) > 0
+        counted = np.where(self.ignored[rows] & bits, 0.0, weights[self.image[rows]])  # [T, D of the class]
+        hit = (self.hits[rows] & bits) > 0
         true = np.cumsum(counted * hit, axis=1)
         every = np.cumsum(counted, axis=1)
         precision = true / np.maximum(every, np.finfo(float).eps)
@@ -109,9 +117,60 @@ def match(coco: dict[str, Any], detections: list[dict[str, Any]], iou_type: str 
         columns["score"].append(np.asarray(entry["dtScores"]))
         columns["hits"].append(bits @ (np.asarray(entry["dtMatches"]).reshape(THRESHOLDS, count) > 0))
         columns["ignored"].append(bits @ (np.asarray(entry["dtIgnore"]).reshape(THRESHOLDS, count) > 0))
-    kinds = {"image": np.uint16, "label": np.uint8, "score": np.float32, "hits": np.uint16, "ignored": np.uint16}
+    kinds = {"image": np.uint16, "label": np.uint16, "score": np.float32, "hits": np.uint16, "ignored": np.uint16}
     arrays = {name: np.concatenate([np.empty(0), *parts]).astype(kinds[name]) for name, parts in columns.items()}
-    return Matches(objects, **arrays)
+    order = np.lexsort((-arrays.pop("score"), arrays["label"]))
+    return Matches(objects, **{name: column[order] for name, column in arrays.items()})
+
+
+def write(file: Path, matches: Mapping[str, Matches]) -> None:
+    """Write evaluations by name, compacted, into one compressed file."""
+    entries = [entry.compact() for entry in matches.values()]
+    columns = {name: np.concatenate([getattr(entry, name) for entry in entries]) for name in COLUMNS}
+    columns["image"] = _gaps(columns["image"], columns["hits"])
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        names=list(matches),
+        counts=[len(entry.image) for entry in entries],
+        shapes=[entry.objects.shape for entry in entries],
+        objects=np.concatenate([entry.objects.ravel() for entry in entries]),
+        **{name: np.stack((column & 255, column >> 8)).astype(np.uint8) for name, column in columns.items()},
+    )
+    with atomic_write(file) as temporary:
+        temporary.write_bytes(lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+
+
+def read(file: Path) -> dict[str, Matches]:
+    """What `write` wrote."""
+    with np.load(io.BytesIO(lzma.decompress(file.read_bytes())), allow_pickle=False) as arrays:
+        columns = {name: arrays[name][0] + 256 * arrays[name][1].astype(np.uint16) for name in COLUMNS}
+        columns["image"] = _images(columns["image"], columns["hits"])
+        shapes = arrays["shapes"]
+        places = np.cumsum(shapes.prod(axis=1))[:-1]
+        objects = [part.reshape(shape) for part, shape in zip(np.split(arrays["objects"], places), shapes, strict=True)]
+        rows = zip(*(np.split(columns[name], np.cumsum(arrays["counts"])[:-1]) for name in COLUMNS), strict=True)
+        return {str(n): Matches(o, *row) for n, o, row in zip(arrays["names"], objects, rows, strict=True)}
+
+
+def _gaps(image: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """Between two hits the distances of the sorted images: small numbers compress. The images of the hits come last."""
+    gaps = np.where(_follows(hits), np.diff(image, prepend=image[:1]), image)
+    return gaps[np.argsort(hits > 0, kind="stable")]
+
+
+def _images(column: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """The inverse of `_gaps`."""
+    gaps = np.empty_like(column)
+    gaps[np.argsort(hits > 0, kind="stable")] = column
+    total = np.cumsum(gaps, dtype=np.int64)
+    first = np.maximum.accumulate(np.where(_follows(hits), 0, np.arange(len(hits))))
+    return (total - total[first] + gaps[first]).astype(column.dtype)
+
+
+def _follows(hits: np.ndarray) -> np.ndarray:
+    """bool [D], no hit and none before it."""
+    return (hits == 0) & (np.roll(hits, 1) == 0) & (np.arange(len(hits)) > 0)
 
 
 def resampled(matches: Matches, draws: int = 1000, seed: int = 0) -> np.ndarray:

@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy/study.py --shared ../shared [--threads 2] [--device auto] [--limit N] [NAME ...]
 
-An interrupted cell goes on from its checkpoint in runs/accuracy. Two processes may run at once: each takes cells that
-the other has not begun.
+An interrupted cell goes on from its checkpoint in runs/accuracy; its matches lie there, too, until table.py collects
+them. Two processes may run at once: each takes cells that the other has not begun.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torchvision
 from cells import CELLS, INDIVIDUAL, QUARTERS, Cell
-from matches import match
+from matches import match, write
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 
@@ -68,20 +68,8 @@ def start(cell: Cell, settings: TrainSettings, dataset: CocoDataset, weights: Pa
     """The slimmable start of all methods; for an individual its corner, as a model of its own."""
     torch.manual_seed(cell.seed)
     sample = (dataset[index][0] for index in range(0, len(dataset), math.ceil(len(dataset) / SORTING_IMAGES)))
-    model = starting_model(
-        settings.model,
-        dataset.classes,
-        QUARTERS,
-        cell.scope,
-        str(weights),
-        backbone=settings.backbone,
-        neck=settings.neck,
-        norm=settings.norm,
-        frozen_norms=settings.frozen_norms,
-        imgsz=settings.imgsz,
-        sort_by=sample if cell.sort else None,
-        norms=settings.norms,
-    )
+    whole = replace(settings, widths=QUARTERS, weights=str(weights))
+    model = starting_model(whole, dataset.classes, sample if cell.sort else None)
     return model if cell.width is None else slim(model.extract(cell.width), (1.0,))
 
 
@@ -112,12 +100,22 @@ def run(cell: Cell, shared: Path, device: str) -> dict[str, Any]:
     trainer = trained(cell, shared, device, teacher)
     ended = time.process_time()
     model = copy.deepcopy(trainer.result).eval()
+    masks = isinstance(model.twin(1.0), MaskRCNN)
+    kinds = ("bbox", "segm") if masks else ("bbox",)
     if trainer.settings.statistics_images:
         recalibrate(model, trainer)
     measured: dict[str, Any] = {}
+    matches = {}
     for width in model.widths:
         name = str(width if cell.width is None else cell.width)
-        measured[name] = {part: _measure(model, width, shared, cell.data, part, device) for part in ("tune", "val")}
+        measured[name] = {}
+        for part in ("tune", "val"):
+            dataset = CocoDataset(*split(shared, cell.data, part), masks=masks)
+            found = detect(lambda images, width=width: model(images, width=width), dataset, choose_device(device))
+            measured[name][part] = evaluate(dataset.coco, found, kinds)
+            if part == "val":  # for the intervals of differences
+                matches |= {f"{cell.name}/{name}/{kind}": match(dataset.coco, found, kind) for kind in kinds}
+    write(WORK / cell.name / "matches.npz.xz", matches)
     return {
         "cell": asdict(cell),
         "settings": asdict(trainer.settings) | {"held_out_percent": TUNE_PERCENT},
@@ -128,18 +126,6 @@ def run(cell: Cell, shared: Path, device: str) -> dict[str, Any]:
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
         "widths": measured,
     }
-
-
-def _measure(model: Slimmable, width: float, shared: Path, data: str, part: str, device: str) -> dict[str, Any]:
-    masks = isinstance(model.twin(1.0), MaskRCNN)
-    dataset = CocoDataset(*split(shared, data, part), masks=masks)
-    place = choose_device(device)
-    found = detect(lambda images: model(images, width=width), dataset, place)
-    kinds = {"bbox": "matches", "segm": "mask_matches"} if masks else {"bbox": "matches"}
-    numbers: dict[str, Any] = dict(evaluate(dataset.coco, found, tuple(kinds)))
-    if part == "val":  # for the intervals of differences
-        numbers |= {name: match(dataset.coco, found, kind).to_text() for kind, name in kinds.items()}
-    return numbers
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
 
 Learning rates are chosen on the `tune` images; what is printed was measured on val. Differences are means over the
 seeds that both sides have (the last column: over the widths, too), with a paired bootstrap 95 % interval over the val
-images.
+images. `matches.npz.xz` keeps what the intervals need, of the runs at the chosen learning rates.
 """
 
 import functools
@@ -18,7 +18,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from cells import CELLS, QUARTERS, Cell
-from matches import Matches, difference, resampled
+from matches import Matches, difference, read, resampled, write
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -28,7 +28,8 @@ ROOT = HERE.parents[1]
 PAGE, PLOT = ROOT / "docs" / "accuracy_study.md", ROOT / "docs" / "images" / "accuracy_study.png"
 BEGIN, END = "<!-- table: benchmarks/accuracy/table.py -->\n", "<!-- end of table -->\n"
 
-MATCHES = {"bbox": "matches", "segm": "mask_matches"}
+STORE = HERE / "matches.npz.xz"
+NEW = ROOT / "runs" / "accuracy"  # where study.py leaves a cell's matches
 
 Key = tuple[str, str, str, bool]  # data, scope, method, sorted
 
@@ -39,7 +40,16 @@ def read_rows() -> dict[Cell, dict[str, Any]]:
         file = HERE / "rows" / f"{cell.name}.json"
         if file.exists():
             rows[cell] = json.loads(file.read_text())
+            for width, parts in rows[cell]["widths"].items():
+                parts["name"] = f"{cell.name}/{width}"
     return rows
+
+
+@functools.cache
+def all_matches() -> dict[str, Matches]:
+    """By cell, width and kind; those of new runs replace older ones."""
+    files = [STORE, *sorted(NEW.glob(f"*/{STORE.name}"))]
+    return {name: entry for file in files if file.exists() for name, entry in read(file).items()}
 
 
 def chosen(rows: Mapping[Cell, Mapping[str, Any]]) -> dict[tuple[Key, float], dict[int, Mapping[str, Any]]]:
@@ -97,7 +107,7 @@ def compare(
     for key in dict.fromkeys(key for key, _ in best):
         by_width = {width: best[key, width] for width in QUARTERS if (key, width) in best}
         kinds = next(parts["val"] for seeds in by_width.values() for parts in seeds.values())
-        for kind in (kind for kind in MATCHES if kind in kinds):
+        for kind in kinds:
             pairs = {width: _pair(best, key, width, kind, reference) for width in by_width}
             pairs = {width: pair for width, pair in pairs.items() if pair[0]}
             aps = {width: (_ap(seeds, kind), len(seeds)) for width, seeds in by_width.items()}
@@ -115,13 +125,15 @@ def _pair(
     narrowed = scope if width < 1 else "detector"  # at 1.0 nothing narrows, whatever the scope
     ours, theirs = best.get((key, width), {}), best.get(((data, narrowed, reference, True), width), {})
     seeds = [] if method == [reference, True] else sorted(set(ours) & set(theirs))
-    first, second = ([_resampled(side[seed]["val"][MATCHES[kind]]) for seed in seeds] for side in (ours, theirs))
+    first, second = ([_resampled(f"{side[seed]['name']}/{kind}") for seed in seeds] for side in (ours, theirs))
     return first, second
 
 
 @functools.cache
-def _resampled(matches: str) -> np.ndarray:
-    return resampled(Matches.from_text(matches))
+def _resampled(name: str) -> np.ndarray:
+    if name not in all_matches():
+        raise SystemExit(f"no matches of {name}: remove the cell's row and let study.py run it again")
+    return resampled(all_matches()[name])
 
 
 def _ap(seeds: Mapping[int, Mapping[str, Any]], kind: str) -> float:
@@ -183,6 +195,8 @@ def main() -> None:
     rows = read_rows()
     best = chosen(rows)
     missing = [cell.name for cell in CELLS if cell not in rows]
+    chosen_runs = {parts["name"] for seeds in best.values() for parts in seeds.values()}
+    write(STORE, {name: entry for name, entry in all_matches().items() if name.rpartition("/")[0] in chosen_runs})
     lines = compare(best)
     ablation = [
         line for line in compare(best, "late-root") if line.gains and line.key[:2] == ("animalpose", "detector")

@@ -3,14 +3,50 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from slimdet.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    ImageError,
+    SharingError,
+    SlimdetError,
+    UnknownLayerError,
+    WeightsError,
+    WidthError,
+)
+
 if TYPE_CHECKING:
     from slimdet.bundle.store import load, save
     from slimdet.core.slimmable import Slimmable, slim
+    from slimdet.exporting.engine_files import export
+    from slimdet.report.validation import val
     from slimdet.runtime.detector import Runtime
     from slimdet.runtime.result import Result
+    from slimdet.training.calibration import calibrate
+    from slimdet.training.trainer import train
 
 __version__ = "0.1.0"
-__all__ = ["Result", "Runtime", "Slimmable", "load", "save", "slim"]
+__all__ = [
+    "BundleError",
+    "ConfigError",
+    "DataError",
+    "ImageError",
+    "Result",
+    "Runtime",
+    "SharingError",
+    "SlimdetError",
+    "Slimmable",
+    "UnknownLayerError",
+    "WeightsError",
+    "WidthError",
+    "calibrate",
+    "export",
+    "load",
+    "save",
+    "slim",
+    "train",
+    "val",
+]
 
 # Resolved on first use: `import slimdet` must not import torch.
 _HOME = {
@@ -18,6 +54,10 @@ _HOME = {
     "Slimmable": "core.slimmable",
     "save": "bundle.store",
     "load": "bundle.store",
+    "train": "training.trainer",
+    "val": "report.validation",
+    "calibrate": "training.calibration",
+    "export": "exporting.engine_files",
     "Runtime": "runtime.detector",
     "Result": "runtime.result",
 }
@@ -27,3 +67,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'slimdet' has no attribute {name!r}")
     return getattr(import_module(f"slimdet.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

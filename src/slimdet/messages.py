@@ -1,10 +1,16 @@
 """Words that error messages share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from slimdet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 def first_line(error: BaseException) -> str:
@@ -35,3 +41,25 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     if not any(value is choice or value == choice for choice in choices):
         known = [str(choice) for choice in choices]
         raise ConfigError(f"{what} {value!r} is not one of {', '.join(known)}{did_you_mean(str(value), known)}")
+
+
+def check_choices(settings: Any) -> None:
+    """Refuse settings (a dataclass) with a field that is none of the words its `Literal` annotation allows.
+
+    Raises:
+        ConfigError: as `check_choice`, naming the field as the command line does.
+    """
+    for name, hint in get_type_hints(type(settings)).items():
+        if get_origin(hint) is Literal:
+            check_choice(f"--{name.replace('_', '-')}", getattr(settings, name), get_args(hint))
+
+
+def with_fields(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """The settings (a dataclass) with some fields changed.
+
+    Raises:
+        ConfigError: they have no such field; it names the nearest.
+    """
+    for name in changes:
+        check_choice(f"{type(settings).__name__}:", name, [field.name for field in fields(settings)])
+    return replace(settings, **changes)

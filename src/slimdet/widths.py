@@ -10,6 +10,7 @@ from typing import Any
 
 from slimdet.errors import WidthError
 
+WIDTH_STEPS = 10_000  # widths have 4 decimals
 RANGE_STEP = 32  # a training of any width draws multiples of 1/32
 
 
@@ -41,6 +42,19 @@ def parse_widths(widths: Iterable[Any]) -> tuple[float, ...]:
     if not values or values[-1] != 1.0:
         raise WidthError(f"widths {tuple(values)} must contain 1.0, the detector itself; add 1.0")
     return tuple(values)
+
+
+def channels_at(width: float, channels: int) -> int:
+    """How many of a layer's channels a width has: width * channels rounded down, exactly, as if in decimals.
+
+    `int(0.29 * 100)` is 28, because the float nearest to 0.29 is a little less.
+    """
+    return round(width * WIDTH_STEPS) * channels // WIDTH_STEPS
+
+
+def least_width(channels: int) -> float:
+    """The narrowest width that leaves one of so many channels."""
+    return -(-WIDTH_STEPS // channels) / WIDTH_STEPS
 
 
 def width_key(width: float) -> str:

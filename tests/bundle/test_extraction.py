@@ -14,6 +14,7 @@ from torch import Tensor
 
 import slimdet
 from scenes_detector import tiny_model
+from slimdet.bundle.card import Card
 from slimdet.cli.verbs import main
 
 Capture = pytest.CaptureFixture[str]
@@ -53,8 +54,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
                 if name.endswith("running_mean"):
                     buffer.copy_(torch.randn_like(buffer) * 0.1)
     return {
-        name: str(slimdet.save(model, folder / name, classes=("cat", "dog"), category_ids=(3, 17)))
-        for name, model in made.items()
+        name: str(slimdet.save(model, folder / name, Card(("cat", "dog"), (3, 17)))) for name, model in made.items()
     }
 
 

@@ -72,6 +72,24 @@ def test_an_engine_of_other_weights_is_refused(folder: Path, document: dict[str,
         altered(folder, document).engine("onnx", 0.5)
 
 
+def test_openvinos_weights_are_checked_too(folder: Path, document: dict[str, Any]) -> None:
+    entry = document["engines"]["onnx"]["0.5"] | {"file": "width-0.5.xml"}
+    document["engines"]["openvino"] = {"0.5": entry}
+    (folder / "width-0.5.xml").write_bytes(ENGINE)
+    (folder / "width-0.5.bin").write_bytes(b"values")
+    with pytest.raises(BundleError, match=r"no sha256 of its .bin; make it anew with 'slimdet export .*openvino"):
+        altered(folder, document).engine("openvino", 0.5)
+    entry["bin_sha256"] = sha256(b"values")
+    found = [folder / "width-0.5.xml", folder / "width-0.5.bin"]
+    assert altered(folder, document).engine("openvino", 0.5) == found
+    (folder / "width-0.5.bin").write_bytes(b"other values")
+    with pytest.raises(BundleError, match=r"width-0\.5\.bin is not the file that model\.json describes"):
+        manifest.read(folder).engine("openvino", 0.5)
+    (folder / "width-0.5.bin").unlink()
+    with pytest.raises(BundleError, match=r"lacks its file 'width-0\.5\.bin'"):
+        manifest.read(folder).engine("openvino", 0.5)
+
+
 @pytest.mark.parametrize("damage", ["altered", "missing"])
 def test_files_that_are_not_those_described_are_refused(folder: Path, damage: str) -> None:
     read = manifest.read(folder)
@@ -105,6 +123,6 @@ def test_the_bundled_name_is_a_folder_of_the_package() -> None:
 
 
 def test_reading_needs_the_standard_library_alone() -> None:
-    use = "from slimdet.bundle import manifest; manifest.read('bundled').weights()"
-    code = f"{use}; import sys; sys.exit('numpy' in sys.modules)"
+    read = "from slimdet.bundle import manifest; manifest.read('bundled').weights()"
+    code = f"{read}; import sys; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

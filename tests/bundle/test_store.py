@@ -13,6 +13,8 @@ from torchvision.models import detection as D
 
 import slimdet
 from ready_made import READY_MADE, photographs, ready_made, same
+from slimdet.bundle.card import Card, read
+from slimdet.bundle.store import weights_of
 from slimdet.core.scopes import Scope
 from slimdet.errors import BundleError
 from slimdet.models import builders
@@ -29,8 +31,9 @@ def small_model(scope: str | Scope = "detector") -> slimdet.Slimmable:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "model"
-    metrics = {"0.5": {"bbox": {"AP": 0.1}}}
-    return slimdet.save(small_model(), folder, classes=("cat", "dog"), category_ids=(3, 17), metrics=metrics)
+    model = small_model()
+    card = Card(("cat", "dog"), (3, 17)).record(weights_of(model), {"0.5": {"bbox": {"AP": 0.1}}})
+    return slimdet.save(model, folder, card)
 
 
 @pytest.fixture
@@ -41,8 +44,9 @@ def copied(saved: Path, tmp_path: Path) -> Path:
 def test_what_is_saved_comes_back_to_the_last_bit(saved: Path) -> None:
     model, loaded = small_model(), slimdet.load(saved)
     assert loaded.widths == WIDTHS
-    assert (loaded.classes, loaded.category_ids) == (("cat", "dog"), (3, 17))
-    assert loaded.metrics["0.5"]["bbox"]["AP"] == 0.1
+    card = read(saved)
+    assert (card.classes, card.category_ids) == (("cat", "dog"), (3, 17))
+    assert card.metrics["0.5"]["bbox"]["AP"] == 0.1
     assert not loaded.training
     for width in WIDTHS:
         assert same(model(photographs(), width=width), loaded(photographs(), width=width))
@@ -122,8 +126,8 @@ def test_saving_over_a_bundle_replaces_it_whole(copied: Path) -> None:
     model = small_model()
     with torch.no_grad():
         next(model.parameters()).add_(1)
-    slimdet.save(model, copied, classes=("a", "b"))
-    assert slimdet.load(copied).classes == ("a", "b")
+    slimdet.save(model, copied, Card(("a", "b")))
+    assert read(copied).classes == ("a", "b")
     assert torch.equal(next(slimdet.load(copied).parameters()), next(model.parameters()))
     assert sorted(file.name for file in copied.iterdir()) == ["model.json", "weights.safetensors"]
     assert [entry.name for entry in copied.parent.iterdir()] == ["copy"]  # no leftovers beside it

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -23,29 +24,27 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def examine(name: str, check: str = "") -> dict:
+def examine(name: str, check: str = "") -> doctor.Findings:
     return doctor.doctor([Package(name, name, "a test", f"pip install {name}", check)])
 
 
 def test_a_package_that_works(modules: Path) -> None:
     (modules / "fine.py").write_text("print('a greeting')\n__version__ = '3.2'")
     findings = examine("fine", "details['devices'] = ['CPU']")
-    assert findings["packages"]["fine"] == {
+    assert findings.packages["fine"] == {
         "status": "ok",
         "version": "3.2",
         "purpose": "a test",
         "details": {"devices": ["CPU"]},
     }
-    assert findings["missing"] == []
+    assert findings.missing == []
     assert "Nothing is missing" in doctor.text(findings)
 
 
 def test_a_missing_package_comes_with_the_command_that_gets_it(modules: Path) -> None:
     findings = examine("absent_package")
-    assert findings["packages"]["absent_package"]["status"] == "missing"
-    assert findings["missing"] == [
-        {"what": "absent_package", "why": "not installed", "get": "pip install absent_package"}
-    ]
+    assert findings.packages["absent_package"]["status"] == "missing"
+    assert findings.missing == [{"what": "absent_package", "why": "not installed", "get": "pip install absent_package"}]
     assert "absent_package: not installed; get it with: pip install absent_package" in doctor.text(findings)
 
 
@@ -63,37 +62,37 @@ def test_a_missing_package_comes_with_the_command_that_gets_it(modules: Path) ->
 def test_a_broken_package_is_a_finding(modules: Path, source: str, problem: str) -> None:
     (modules / "sick.py").write_text(source)
     findings = examine("sick")
-    assert findings["packages"]["sick"]["status"] == "broken"
-    assert problem in findings["packages"]["sick"]["problem"]
-    assert findings["missing"][0]["get"] == "pip install --force-reinstall sick"
+    assert findings.packages["sick"]["status"] == "broken"
+    assert problem in findings.packages["sick"]["problem"]
+    assert findings.missing[0]["get"] == "pip install --force-reinstall sick"
     assert problem in doctor.text(findings)
 
 
 def test_a_package_whose_check_fails_is_broken(modules: Path) -> None:
     (modules / "half.py").write_text("")
-    assert "half" in examine("half", "found.operator()")["missing"][0]["what"]
+    assert "half" in examine("half", "found.operator()").missing[0]["what"]
 
 
 def test_a_package_that_never_answers(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (modules / "slow.py").write_text("import time; time.sleep(60)")
     monkeypatch.setattr(doctor, "TIMEOUT", 0.5)
-    assert "took more than" in examine("slow")["packages"]["slow"]["problem"]
+    assert "took more than" in examine("slow").packages["slow"]["problem"]
 
 
 def test_this_machine() -> None:
     torchvision = next(package for package in PACKAGES if package.name == "torchvision")
     findings = doctor.doctor([torchvision])
-    assert findings["packages"]["torchvision"]["details"] == {"operators": True}
-    assert findings["cpu"]["cores"] >= 1
-    json.dumps(findings, allow_nan=False)
+    assert findings.packages["torchvision"]["details"] == {"operators": True}
+    assert findings.cpu["cores"] >= 1
+    json.dumps(asdict(findings), allow_nan=False)
 
 
 def test_engines_and_what_they_run_on() -> None:
     engines = ("onnxruntime", "openvino")
     findings = doctor.doctor([package for package in PACKAGES if package.name in engines])
-    assert "CPU" in findings["engines"]["onnxruntime"]
-    assert "CPU" in findings["engines"]["openvino"]
-    assert "torch" not in findings["engines"]  # it was not looked for
+    assert "CPU" in findings.engines["onnxruntime"]
+    assert "CPU" in findings.engines["openvino"]
+    assert "torch" not in findings.engines  # it was not looked for
     assert re.search(r"^engine onnxruntime: .*CPU", doctor.text(findings), re.M)
 
 

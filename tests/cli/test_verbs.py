@@ -5,8 +5,7 @@ import inspect
 import json
 import shlex
 import shutil
-import subprocess
-import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,16 @@ import torch
 from PIL import Image
 
 import slimdet
+from slimdet.bundle.card import Card
 from slimdet.cli import doctor
 from slimdet.cli.command import parser_of
 from slimdet.cli.flags import did_you_mean
 from slimdet.cli.verbs import VERBS, main
+from slimdet.exporting.settings import ExportSettings
 from slimdet.models.builders import faster_rcnn
+from slimdet.report.settings import ProfileSettings, ValSettings
+from slimdet.runtime.prediction import PredictSettings
+from slimdet.training.settings import CalibrateSettings, TrainSettings
 
 PARSERS = {name: parser_of(verb) for name, verb in VERBS.items()}
 FLAGS = [
@@ -36,9 +40,8 @@ Capture = pytest.CaptureFixture[str]
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     detector = faster_rcnn(3, "resnet18", "light", weights=None, imgsz=64)
-    return slimdet.save(
-        slimdet.slim(detector, widths=(0.5, 1.0)), tmp_path_factory.mktemp("models") / "small", classes=("cat", "dog")
-    )
+    model = slimdet.slim(detector, widths=(0.5, 1.0))
+    return slimdet.save(model, tmp_path_factory.mktemp("models") / "small", Card(("cat", "dog")))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,26 @@ def test_help_has_an_example_with_flags_that_exist(verb: str, capsys: Capture) -
 @pytest.mark.parametrize(("verb", "flag", "action"), FLAGS, ids=[f"{verb}{flag}" for verb, flag, _ in FLAGS])
 def test_every_flag_is_explained(verb: str, flag: str, action: argparse.Action) -> None:
     assert action.help, f"{verb} {flag} has no help"
+
+
+SETTINGS = {
+    "train": TrainSettings,
+    "calibrate": CalibrateSettings,
+    "val": ValSettings,
+    "predict": PredictSettings,
+    "profile": ProfileSettings,
+    "export": ExportSettings,
+}
+
+
+@pytest.mark.parametrize("verb", SETTINGS)
+def test_settings_are_flags_with_their_defaults(verb: str) -> None:
+    flags = {action.dest: action.default for action in PARSERS[verb]._actions}
+    of_settings = {field.name: field.default for field in fields(SETTINGS[verb])}
+    not_flags = {"momentum", "data"} if verb == "train" else set()  # --data has no default
+    assert {name: flags.get(name, "no flag") for name in of_settings.keys() - not_flags} == {
+        name: default for name, default in of_settings.items() if name not in not_flags
+    }
 
 
 def test_every_verb_has_a_line_in_the_overview(capsys: Capture) -> None:
@@ -222,31 +245,6 @@ def test_convert(scene: Path, capsys: Capture, tmp_path: Path) -> None:
     assert document(["check", "--data", written["data"]], capsys) == {"faults": []}
     said = mistake(["convert", str(tmp_path / "yolo"), "--out", str(tmp_path / "coco")], capsys)
     assert "already exists" in said
-
-
-def test_extracted_detector_runs_without_slimdet(bundle: Path, capsys: Capture, tmp_path: Path) -> None:
-    written = document(["extract", "--model", str(bundle), "--width", "0.5", "--out", str(tmp_path / "half")], capsys)
-    assert written["classes"] == ["cat", "dog"]
-    code = f"""
-import sys
-sys.modules["slimdet"] = None  # any import of it fails
-import torch
-torch.set_num_threads(1)
-detector = torch.load({str(Path(written["out"]) / "detector.pt")!r}, weights_only=False).eval()
-torch.manual_seed(1)
-with torch.no_grad():
-    found = detector([torch.rand(3, 64, 80)])[0]
-print(sum(parameter.numel() for parameter in detector.parameters()), found["boxes"].sum().item())
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    parameters, total = done.stdout.split()
-    plain = slimdet.load(bundle).extract(0.5)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        expected = plain([torch.rand(3, 64, 80)])[0]["boxes"].sum().item()
-    assert int(parameters) == written["parameters"]
-    assert float(total) == pytest.approx(expected, rel=1e-5)
 
 
 def test_doctor(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

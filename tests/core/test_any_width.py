@@ -4,18 +4,24 @@ import copy
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import slimdet
 from scenes_detector import scene_batch
 from slimdet import Slimmable, slim
+from slimdet.core.scopes import Scope
 from slimdet.core.sliced import Sliced
 from slimdet.core.slimmable import PASSING_TWINS
 from slimdet.errors import ConfigError, WidthError
 from slimdet.models import builders
+from slimdet.report.profiling import profile
+from slimdet.training.calibration import collect_statistics
 from slimdet.widths import read_plan, widths_between
 
 PLAN = {"backbone.body.layer2": 0.25, "backbone.body.layer3": 0.75, "roi_heads.box_head": 1.0}
@@ -24,7 +30,7 @@ PLAN = {"backbone.body.layer2": 0.25, "backbone.body.layer3": 0.75, "roi_heads.b
 def tiny(norms: str = "shared", norm_layer: str | None = "batch") -> Slimmable:
     torch.manual_seed(0)
     detector = builders.faster_rcnn(3, "resnet18", "light", weights=None, norm_layer=norm_layer, imgsz=64)
-    model = slim(detector, (0.25, 1.0), norms=norms)
+    model = slim(detector, (0.25, 1.0), norm_sharing=norms)
     for name, parameter in model.named_parameters():  # norms that start as ones would hide mistakes
         if parameter.dim() == 1:
             nn.init.normal_(parameter, 1.0 if name.endswith("weight") else 0.0, 0.1)
@@ -35,6 +41,13 @@ def tiny(norms: str = "shared", norm_layer: str | None = "batch") -> Slimmable:
 def features(model: nn.Module, image: Tensor | None = None) -> list[Tensor]:
     image = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64) if image is None else image
     return list(model.backbone(image).values())  # pyright: ignore
+
+
+def saved_and_loaded(model: Slimmable) -> Slimmable:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
 
 
 def assert_equal(first: list[Tensor], second: list[Tensor]) -> None:
@@ -80,10 +93,7 @@ def test_operations_keep_the_sharing(operation: str) -> None:
     if operation == "deepcopy":
         model = copy.deepcopy(model)
     elif operation == "save":
-        file = io.BytesIO()
-        torch.save(model, file)
-        file.seek(0)
-        model = torch.load(file, weights_only=False)
+        model = saved_and_loaded(model)
     elif operation == "state":
         other = tiny()
         for parameter in other.parameters():
@@ -129,7 +139,7 @@ def test_moved_models_do_not_keep_stale_twins() -> None:
 def test_models_with_own_norms_have_their_widths_only() -> None:
     with pytest.raises(WidthError, match=r"0\.6 is not one of 0\.25, 1\.0"):
         tiny("own").train().twin(0.6)
-    with pytest.raises(ConfigError, match="'common' is not one of 'own', 'shared'"):
+    with pytest.raises(ConfigError, match="norm_sharing 'common' is not one of own, shared"):
         tiny("common")
 
 
@@ -144,10 +154,78 @@ def test_an_added_width_starts_as_the_leading_channels_of_the_next_wider(norms: 
     twin = model.add(0.5)
     assert model.widths == (0.25, 0.5, 0.75, 1.0)
     assert torch.equal(twin.get_submodule("backbone.body.bn1").running_mean, torch.full((32,), 3.0))  # pyright: ignore
+    model.borrowed.clear()
     assert_equal(features(model.extract(0.5)), features(twin))
-    rebuilt = slim(builders.build(model.twin(1.0).architecture), model.widths, norms=norms)  # pyright: ignore
+    rebuilt = slim(builders.build(model.twin(1.0).architecture), model.widths, norm_sharing=norms)  # pyright: ignore
     rebuilt.load_state_dict(model.state_dict())
     assert_equal(features(rebuilt.eval().twin(0.5)), features(twin))
+
+
+# ------------------------------------------------------------------------------------------------- own statistics
+
+
+def uses(model: Slimmable, folder: Path) -> dict[str, Callable[[], Any]]:
+    """Whatever needs the statistics of width 0.5."""
+    image = torch.rand(3, 64, 80)
+    return {
+        "running": lambda: model([image], width=0.5),
+        "extracting": lambda: model.extract(0.5),
+        "saving": lambda: slimdet.save(model, folder / "model"),
+        "profiling": lambda: profile(model, 64, "cpu", 1),
+    }
+
+
+@pytest.mark.parametrize("use", ["running", "extracting", "saving", "profiling"])
+@pytest.mark.parametrize("backbone_norm", ["batch", "frozen"])
+def test_an_added_width_is_not_used_before_it_has_statistics(use: str, backbone_norm: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    detector = builders.faster_rcnn(3, "resnet18", "light", weights=None, backbone_norm=backbone_norm, imgsz=64)
+    model = slim(detector, (0.25, 1.0)).eval()
+    model.add(0.5)
+    for each in (model, copy.deepcopy(model), saved_and_loaded(model)):
+        with pytest.raises(
+            WidthError, match=r"width 0\.5 has no statistics of its own yet: .*'slimdet calibrate --width"
+        ):
+            uses(each, tmp_path / "other")[use]()
+    assert not (tmp_path / "other").exists()
+    collect_statistics(model, 0.5, [scene_batch()])
+    uses(model, tmp_path)[use]()
+    model.add(0.5)  # anew
+    with pytest.raises(WidthError, match="no statistics of its own"):
+        uses(model, tmp_path)[use]()
+
+
+def test_the_other_widths_run_while_one_has_no_statistics() -> None:
+    model = tiny()
+    model.add(0.5)
+    for width in (0.25, 1.0):
+        model([torch.rand(3, 64, 80)], width=width)
+        model.extract(width)
+
+
+def test_a_width_that_was_trained_or_loaded_has_statistics_of_its_own() -> None:
+    model = tiny()
+    model.add(0.5)
+    model.train()(*scene_batch(), width=0.5)
+    assert not model.eval().borrowed
+    model([torch.rand(3, 64, 80)], width=0.5)
+    other = tiny()
+    other.add(0.5)
+    other.add(0.75)
+    other.load_state_dict(model.state_dict(), strict=False)
+    assert other.borrowed == {0.75}
+    other([torch.rand(3, 64, 80)], width=0.5)
+
+
+def test_a_detector_without_statistics_needs_none() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(4, 8), nn.Conv2d(8, 4, 1))
+    model = slim(network, (1.0,), Scope("all", (".*",), keep=("2",)), example=(torch.zeros(1, 3, 4, 4),)).eval()
+    model.add(0.5)
+    x = torch.rand(1, 3, 4, 4)
+    assert torch.equal(model(x, width=0.5), model.extract(0.5)(x))
+
+
+# ------------------------------------------------------------------------------------------------- plans
 
 
 def test_a_plan_is_a_width_like_any_other() -> None:
@@ -160,7 +238,7 @@ def test_a_plan_is_a_width_like_any_other() -> None:
     assert body.get_submodule("layer3.0.conv1").in_channels == 32
     assert body.get_submodule("layer3.0.conv1").out_channels == 192
     assert model.twin(0.5).get_submodule("roi_heads.box_head.fc7").out_features == 512
-    again = slim(builders.build(model.twin(1.0).architecture), model.widths, norms="shared", plans=model.plans)  # pyright: ignore
+    again = slim(builders.build(model.twin(1.0).architecture), model.widths, norm_sharing="shared", plans=model.plans)  # pyright: ignore
     again.load_state_dict(model.state_dict())
     assert_equal(features(again.eval().twin(0.5)), features(model.twin(0.5)))
     model.add(0.5)

@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,53 +11,24 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import detection as D
 from torchvision.models import resnet18
-from torchvision.ops import FrozenBatchNorm2d
 
+from core.small import SMALL_EXAMPLE, Small, assert_tied, slim_small
 from ready_made import GROUPED, READY_MADE, photographs, ready_made, same
 from slimdet.core.scopes import Scope
 from slimdet.core.sliced import Sliced
 from slimdet.core.slimmable import Slimmable, slim
-from slimdet.errors import ConfigError, SharingError, UnknownLayerError, WidthError
-from slimdet.widths import parse_width
+from slimdet.errors import SharingError, UnknownLayerError, WidthError
 
 ODD = (0.25, 0.3, 0.35, 2 / 3, 1.0)
 FITTING = (0.25, 0.375, 0.75, 1.0)
-EVERYTHING = Scope("everything", narrow=(".*",), keep=("last",), own_bias=True)
 
 
 def widths_for(name: str, scope: str) -> tuple[float, ...]:
     return FITTING if name in GROUPED and scope == "detector" else ODD
-
-
-class Small(nn.Module):
-    """Two convolutions with a norm between them, a linear behind a flatten: every rule in a few channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(8)
-        self.second = nn.Conv2d(8, 12, 3, stride=2, padding=1)
-        self.up = nn.ConvTranspose2d(12, 8, 2, stride=2)
-        self.hidden = nn.Linear(8 * 16, 10)
-        self.last = nn.Linear(10, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.first(x)))
-        x = F.relu(self.up(F.relu(self.second(x))))
-        return self.last(F.relu(self.hidden(F.adaptive_avg_pool2d(x, 4).flatten(1))))
-
-
-SMALL_EXAMPLE = (torch.zeros(1, 3, 8, 8),)
-
-
-def slim_small(widths: tuple[float, ...] = (0.25, 0.5, 1.0), scope: Scope = EVERYTHING) -> Slimmable:
-    return slim(Small(), widths, scope, example=SMALL_EXAMPLE)
 
 
 @pytest.fixture(scope="module")
@@ -207,23 +179,6 @@ def test_detector_losses_train_every_width(tiny: Slimmable) -> None:
 # ------------------------------------------------------------------------------------------------- sharing
 
 
-def assert_tied(model: Slimmable) -> None:
-    """Every sliced layer of every width holds the widest's Parameter objects, and the optimizer sees each once."""
-    widest = model.twin(1.0)
-    assert widest.training == model.training
-    counted = 0
-    for width in model.widths[:-1]:
-        for name, layer in model.twin(width).named_modules():
-            if isinstance(layer, Sliced):
-                wide = widest.get_submodule(name)
-                assert layer._parameters["weight"] is wide._parameters["weight"]
-                if not layer._own_bias:
-                    assert layer._parameters["bias"] is wide._parameters["bias"]
-                counted += 1
-    assert counted
-    assert len({id(p) for p in model.parameters()}) == len(list(model.parameters()))
-
-
 @pytest.mark.parametrize("scope", ["detector", "backbone"])
 def test_all_widths_cost_little_more_memory_than_the_widest(scope: str) -> None:
     detector = ready_made("fasterrcnn_resnet50")
@@ -296,6 +251,22 @@ def test_operations_keep_the_sharing(tiny: Slimmable, operation: Callable[[Slimm
     with torch.no_grad():
         for width in tiny.widths:
             assert same(tiny(photographs(), width=width), model(photographs(), width=width))
+
+
+@pytest.mark.parametrize("made_there", [False, True])
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_detector_on_the_meta_device_is_slimmed_and_filled(tiny: Slimmable, assign: bool, made_there: bool) -> None:
+    with torch.device("meta" if made_there else "cpu"):
+        detector = tiny_detector()
+    model = slim(detector.to("meta"), tiny.widths).eval()
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+    assert_tied(model)
+    if not assign:
+        model = model.to_empty(device="cpu")
+    model.load_state_dict({key: value.clone() for key, value in tiny.state_dict().items()}, assign=assign)
+    assert_tied(model)
+    for width in tiny.widths:
+        assert same(tiny(photographs(), width=width), model(photographs(), width=width))
 
 
 def test_half_converts_every_width_once(tiny: Slimmable) -> None:
@@ -424,71 +395,6 @@ def test_backbone_scope_keeps_neck_and_heads_wide() -> None:
     assert all(key.startswith("twins.0_25.backbone.body.") for key in own)  # biases stay shared: the original system
 
 
-# ------------------------------------------------------------------------------------------------- any small network
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    channels=st.lists(st.integers(4, 24), min_size=1, max_size=4),
-    kinds=st.lists(st.sampled_from(["batch", "frozen", "bias", "depthwise"]), min_size=4, max_size=4),
-    width=st.floats(0.25, 0.9999),
-)
-def test_any_chain_of_layers_narrows_as_written(channels: list[int], kinds: list[str], width: float) -> None:
-    layers: list[nn.Module] = []
-    inputs = 3
-    for outputs, kind in zip(channels, kinds, strict=False):
-        layers.append(nn.Conv2d(inputs, outputs, 3, padding=1, bias=kind == "bias"))
-        if kind == "batch":
-            layers.append(nn.BatchNorm2d(outputs))
-        if kind == "frozen":
-            layers.append(FrozenBatchNorm2d(outputs))
-        if kind == "depthwise":
-            layers.append(nn.Conv2d(outputs, outputs, 3, groups=outputs))
-        inputs = outputs
-    network = nn.Sequential(*layers).eval()
-    scope = Scope("all", (".*",), own_bias=True)
-    example = (torch.zeros(1, 3, 16, 16),)
-    model = slim(network, (width, 1.0), scope, example=example)
-    x = torch.randn(2, 3, 16, 16)
-    narrow = parse_width(width)
-    with torch.no_grad():
-        expected = x
-        for layer in layers:
-            if isinstance(layer, nn.Conv2d):
-                out, received = int(narrow * layer.out_channels), expected.shape[1]
-                corner = layer.weight[:out] if layer.groups > 1 else layer.weight[:out, :received]
-                bias = None if layer.bias is None else layer.bias[:out]
-                groups = out if layer.groups > 1 else 1
-                expected = F.conv2d(expected, corner, bias, padding=layer.padding, groups=groups)  # pyright: ignore
-            else:
-                norm: Any = layer
-                n = expected.shape[1]
-                parts = (norm.running_mean[:n], norm.running_var[:n], norm.weight[:n], norm.bias[:n])
-                expected = F.batch_norm(expected, *parts, eps=norm.eps)
-        torch.testing.assert_close(model(x, width=width), expected, rtol=1e-4, atol=1e-5)
-        assert torch.equal(model(x, width=width), model.extract(width)(x))
-
-
-class ScaledConv(nn.Conv2d):
-    """A subclass with a forward of its own, such as libraries have for padding or weight standardisation."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return 2 * self._conv_forward(F.pad(input, (1, 1, 1, 1)), self.weight, self.bias)
-
-
-def test_subclasses_keep_their_own_forward() -> None:
-    network = nn.Sequential(ScaledConv(3, 8, 3), nn.Conv2d(8, 4, 1))
-    model = slim(network, (0.5, 1.0), Scope("all", (".*",)), example=(torch.zeros(1, 3, 4, 4),))
-    x = torch.randn(1, 3, 4, 4)
-    plain = model.extract(0.5)
-    assert type(plain[0]) is ScaledConv  # pyright: ignore[reportIndexIssue]
-    expected = 2 * F.conv2d(x, network[0].weight[:4], network[0].bias[:4], padding=1)  # pyright: ignore
-    expected = F.conv2d(expected, network[1].weight[:2, :4], network[1].bias[:2])  # pyright: ignore
-    torch.testing.assert_close(plain(x), expected)
-    assert_tied(copy.deepcopy(model))
-    assert torch.equal(copy.deepcopy(model)(x, width=0.5), plain(x))
-
-
 # ------------------------------------------------------------------------------------------------- errors
 
 
@@ -510,70 +416,21 @@ def test_widths_as_a_whole() -> None:
     assert slim_small((1.0, 2 / 3, 0.25)).widths == (0.25, 0.6667, 1.0)
 
 
-def test_a_width_that_leaves_no_channel_names_the_layer_and_the_least_width() -> None:
-    with pytest.raises(WidthError, match=r"leaves first \(8 channels\) without one; use 0\.125 or more"):
-        slim_small((0.1, 1.0))
-    assert slim_small((0.125, 1.0)).widths == (0.125, 1.0)
+@pytest.mark.parametrize("name", ["scope", "plans", "add", "extract", "twin", "twins", "widths", "norm_sharing", "tie"])
+def test_parts_with_names_of_slimmables_own_are_refused(name: str) -> None:
+    network = nn.Sequential(OrderedDict({name: nn.Conv2d(3, 4, 1), "rest": nn.Conv2d(4, 4, 1)}))
+    with pytest.raises(UnknownLayerError, match=f"'{name}', a part of the detector, .*rename it"):
+        slim(network, (0.5, 1.0), Scope("all", (".*",)), example=SMALL_EXAMPLE)
+    model = slim(nn.Sequential(network), (0.5, 1.0), Scope("all", (".*",)), example=SMALL_EXAMPLE)  # deeper is free
+    assert torch.equal(model(SMALL_EXAMPLE[0], width=0.5), model.extract(0.5)(SMALL_EXAMPLE[0]))
 
 
-@pytest.mark.parametrize("width", [0.3, 0.35, 2 / 3, 0.9])
-def test_groups_that_do_not_fit_name_the_nearest_widths_that_do(width: float) -> None:
-    detector = ready_made("fcos_resnet50")
-    with pytest.raises(WidthError, match=r"GroupNorm.*not a whole number of groups; the nearest") as caught:
-        slim(detector, (width, 1.0))
-    text = str(caught.value)
-    below, above = (float(word) for word in text.split("that fit are ")[1].split(" and "))
-    assert below < width < above
-    assert slim(detector, (below, above, 1.0)).widths == (below, above, 1.0)
-
-
-def test_grouped_convolutions_keep_their_channels_per_group() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 3, padding=1, groups=4))
-    scope = Scope("all", (".*",))
-    example = (torch.zeros(1, 3, 8, 8),)
-    plain: Any = slim(network, (0.5, 1.0), scope, example=example).extract(0.5)
-    assert (plain[1].groups, plain[1].in_channels, plain[1].out_channels) == (2, 8, 16)
-    with pytest.raises(WidthError, match=r"width 0\.3 gives 1 \(Conv2d\) 4 channels|whole number of groups"):
-        slim(network, (0.4, 1.0), scope, example=example)
-
-
-def test_unknown_layers_are_refused_by_name() -> None:
-    with pytest.raises(UnknownLayerError, match=r"backbone \(SSDFeatureExtractorVGG with scale_weight\)"):
-        slim(D.ssd300_vgg16(weights=None, weights_backbone=None))
-    for unknown in (nn.LayerNorm(4), nn.PReLU(4), nn.Embedding(3, 4), nn.LSTM(3, 4), nn.Bilinear(2, 2, 2)):
-        with pytest.raises(UnknownLayerError, match=type(unknown).__name__):
-            slim(nn.Sequential(nn.Conv2d(3, 4, 1), unknown), (0.5, 1.0), EVERYTHING)
-    bare = nn.Sequential(nn.Conv2d(3, 4, 1))
-    bare.register_parameter("gain", nn.Parameter(torch.ones(1)))
-    with pytest.raises(UnknownLayerError, match="'gain'"):
-        slim(bare, (0.5, 1.0), EVERYTHING)
-    parametrised = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 1)))
-    with pytest.raises(UnknownLayerError, match=r"ParametrizedConv2d|ParametrizationList"):
-        slim(parametrised, (0.5, 1.0), EVERYTHING)
-    with pytest.raises(UnknownLayerError, match="slimmable already"):
-        slim(slim_small(), (0.5, 1.0), EVERYTHING)
-
-
-def test_what_the_dry_run_does_not_reach_or_understand_is_refused() -> None:
-    class Aside(Small):
-        def __init__(self) -> None:
-            super().__init__()
-            self.aside = nn.Conv2d(3, 4, 1)
-
-    with pytest.raises(UnknownLayerError, match="aside is not reached"):
-        slim(Aside(), (0.5, 1.0), EVERYTHING, example=SMALL_EXAMPLE)
-    fixed = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Unflatten(1, (4, 2)))
-    with pytest.raises(UnknownLayerError, match="depends on the number of channels"):
-        slim(fixed, (0.3, 1.0), Scope("all", (".*",)), example=SMALL_EXAMPLE)
-
-
-def test_scopes_that_narrow_nothing_or_would_narrow_classes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'neck' is not one of 'backbone', 'detector'"):
-        slim(Small(), (0.5, 1.0), "neck", example=SMALL_EXAMPLE)
-    with pytest.raises(UnknownLayerError, match="narrows no layer"):
-        slim(Small(), (0.5, 1.0), "backbone", example=SMALL_EXAMPLE)
-    with pytest.raises(UnknownLayerError, match="finds no output layer"):
-        slim(Small(), (0.5, 1.0), "detector", example=SMALL_EXAMPLE)
+@pytest.mark.parametrize("name", ["classes", "metrics", "calibrations", "norms", "card"])
+def test_parts_may_have_the_names_of_what_bundles_know(name: str) -> None:
+    network = nn.Sequential(OrderedDict({name: nn.Conv2d(3, 4, 1), "rest": nn.Conv2d(4, 4, 1)}))
+    model = slim(network, (0.5, 1.0), Scope("all", (".*",)), example=SMALL_EXAMPLE)
+    assert f"{name}.weight" in model.state_dict()
+    assert model.get_submodule(name) is network.get_submodule(name)
 
 
 def test_forward_at_unknown_widths_and_in_training_without_one(tiny: Slimmable) -> None:

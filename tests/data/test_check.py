@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pycocotools import mask as rle
 
-from slimdet.data.annotations import decode_runs
 from slimdet.data.check import Fault, check, file_faults
 
 from .conftest import CocoFiles
@@ -233,14 +231,3 @@ def test_any_json_in_any_place_is_survived(value: Any, key: str) -> None:
         "annotations": [annotation],
     }
     assert all(isinstance(fault, Fault) for fault in file_faults(coco, "a.json"))
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31), st.sampled_from([0.02, 0.5, 0.98]))
-def test_compressed_runs_are_decoded_as_pycocotools_wrote_them(h: int, w: int, seed: int, density: float) -> None:
-    bitmap = (np.random.default_rng(seed).random((h, w)) < density).astype(np.uint8)
-    counts = rle.encode(np.asfortranarray(bitmap))["counts"]
-    found = decode_runs(counts.decode())  # type: ignore[union-attr]
-    assert found is not None
-    values = np.repeat(np.arange(len(found)) % 2, found)
-    np.testing.assert_array_equal(values.reshape(w, h).T, bitmap)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from slimdet.data.coco import CocoDataset
-from slimdet.data.transforms import LEVELS, augmentation
+from slimdet.data.transforms import LEVELS, ShrinkInto, augmentation
 from slimdet.errors import ConfigError
 
 from .conftest import CocoFiles
@@ -122,3 +123,29 @@ def test_unknown_level(level: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         augmentation(level)
     assert str(caught.value) == f"augmentation {level!r} is not one of none, default, strong{hint}"
+
+
+@pytest.mark.parametrize(("shorter", "longest"), [(40, 1000), (40, 50), (33, 66)])
+def test_shrinking_gives_the_detector_the_size_it_wants(shorter: int, longest: int) -> None:
+    image, target = scene(BOXES)
+    small, found = ShrinkInto(shorter, longest)(image, target)
+    assert small.dtype == torch.uint8
+    resize = GeneralizedRCNNTransform(shorter, longest, [0.0] * 3, [1.0] * 3)
+    wanted, _ = resize([image / 255])
+    again, _ = resize([small / 255])
+    assert again.image_sizes == [tuple(small.shape[-2:])]  # nothing is left to resize
+    assert all(abs(a - b) <= 1 for a, b in zip(again.image_sizes[0], wanted.image_sizes[0], strict=True))
+    assert found["masks"].shape[-2:] == small.shape[-2:]
+    ratio = torch.tensor([small.shape[-1] / 120, small.shape[-2] / 80]).repeat(2)
+    torch.testing.assert_close(torch.Tensor(found["boxes"]), torch.Tensor(target["boxes"]) * ratio)
+    if again.image_sizes == wanted.image_sizes:
+        difference = (again.tensors - wanted.tensors).abs()
+        assert difference.max() <= 1 / 255  # of rounding to bytes
+
+
+def test_small_images_are_not_enlarged() -> None:
+    image, target = scene(BOXES)
+    same, _ = ShrinkInto(80, 120)(image, target)
+    assert torch.equal(same, image)
+    same, _ = ShrinkInto(200, 400)(image, target)
+    assert torch.equal(same, image)

@@ -91,10 +91,12 @@ class TestDetect:
             assert not torch.is_grad_enabled()
             return score_is_pixel(images)
 
-        found = detect(call, Pictures(), batch=batch, progress=done.append)
+        found = detect(call, Pictures(), batch=batch, progress=lambda *how_far: done.append(how_far))
         assert [item["image_id"] for item in found] == [100, 101, 102, 103, 104]
         assert [item["score"] for item in found] == pytest.approx([0, 0.01, 0.02, 0.03, 0.04])
-        assert sum(sizes) == sum(done) == 5
+        assert sum(sizes) == 5
+        assert [count for count, total in done] == [min(batch * (n + 1), 5) for n in range(len(sizes))]
+        assert {total for count, total in done} == {5}
         assert max(sizes) == min(batch, 5)
 
     def test_an_empty_data_set(self) -> None:

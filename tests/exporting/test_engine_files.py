@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import slimdet
 from exporting.parity import photographs
 from scenes_detector import tiny_model
 from slimdet.bundle import manifest, store
+from slimdet.bundle.card import Card
 from slimdet.cli.verbs import main
 from slimdet.errors import BundleError, ConfigError, WidthError
 from slimdet.exporting import engine_files
@@ -29,7 +31,7 @@ IMAGES = photographs((75, 90), 2, seed=0).numpy()
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of a Mask R-CNN with 16-bit weights."""
     folder = tmp_path_factory.mktemp("plain") / "model"
-    return store.save(tiny_model(masks=True), folder, classes=["cat", "dog"], category_ids=[17, 18], half=True)
+    return store.save(tiny_model(masks=True), folder, Card(("cat", "dog"), (17, 18)), half=True)
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +55,13 @@ def run(file: Path) -> list[np.ndarray]:
 
 def test_into_the_bundle(model: Path) -> None:
     before = manifest.read(model).document
-    written = engine_files.export(str(model))
-    assert written["out"] == str(model)
+    written = slimdet.export(model)
+    assert written.out == model
     after = manifest.read(model)
-    assert after.document == before | {"engines": {"onnx": written["widths"]}}
+    assert after.document == before | {"engines": {"onnx": asdict(written)["widths"]}}
     assert after.engines("onnx") == (0.5, 1.0)
     for width in ("0.5", "1.0"):
-        file, entry = model / f"width-{width}.onnx", written["widths"][width]
+        file, entry = model / f"width-{width}.onnx", asdict(written.widths[width])
         content = file.read_bytes()
         assert entry == {
             "file": file.name,
@@ -96,12 +98,12 @@ def test_what_a_file_says_of_itself(exported: Path) -> None:
 
 def test_openvino_beside_onnx(exported: Path, tmp_path: Path) -> None:
     model = shutil.copytree(exported, tmp_path / "model")
-    written = engine_files.export(str(model), 0.5, "openvino")
+    written = engine_files.export(model, width=0.5, format="openvino")
     assert manifest.read(model).engines("onnx") == (0.5, 1.0)
     assert manifest.read(model).engines("openvino") == (0.5,)
     file = model / "width-0.5.xml"
     assert manifest.read(model).engine("openvino", 0.5) == [file, file.with_suffix(".bin")]
-    assert written["widths"]["0.5"]["bytes"] == sum(part.stat().st_size for part in (file, file.with_suffix(".bin")))
+    assert written.widths["0.5"].bytes == sum(part.stat().st_size for part in (file, file.with_suffix(".bin")))
     read = openvino.Core().read_model(file)
     assert str(read.input("images").partial_shape) == "[?,?,?,3]"
     assert json.loads(read.get_rt_info(["framework", "classes"]).astype(str)) == ["cat", "dog"]
@@ -109,7 +111,7 @@ def test_openvino_beside_onnx(exported: Path, tmp_path: Path) -> None:
 
 
 def test_another_image_size(model: Path, tmp_path: Path) -> None:
-    engine_files.export(str(model), 0.5, imgsz=96, out=tmp_path / "out")
+    engine_files.export(model, width=0.5, imgsz=96, out=tmp_path / "out")
     said = onnxruntime.InferenceSession(tmp_path / "out" / "width-0.5.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(said["input"])["min_size"] == 96
 
@@ -119,7 +121,7 @@ def test_into_a_folder_of_their_own(exported: Path) -> None:
     assert sorted(file.name for file in alone.iterdir()) == ["width-0.5.onnx", "width-1.0.onnx"]
     before = {file.name: file.read_bytes() for file in alone.iterdir()}
     with pytest.raises(ConfigError, match="not empty"):
-        engine_files.export(str(exported), 0.5, out=alone)
+        engine_files.export(exported, width=0.5, out=alone)
     assert {file.name: file.read_bytes() for file in alone.iterdir()} == before
 
 
@@ -171,6 +173,8 @@ def test_on_the_command_line(
     ("options", "error", "said"),
     [
         ({"width": 0.3}, WidthError, "width 0.3 is not one of 0.5, 1.0"),
+        ({"format": "onxx"}, ConfigError, "--format 'onxx' is not one of onnx, openvino; did you mean onnx"),
+        ({"widths": 0.5}, ConfigError, "ExportSettings: 'widths' is not one of .*; did you mean width"),
         ({"imgsz": 16}, ConfigError, "--imgsz 16 is too small"),
         ({"linked": True, "format": "openvino"}, ConfigError, "--linked"),
         ({"linked": True, "out": "elsewhere"}, ConfigError, "--linked"),

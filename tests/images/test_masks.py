@@ -1,11 +1,15 @@
-"""Masks are pasted as torchvision pastes them."""
+"""Masks are pasted as torchvision pastes them; run lengths are those of pycocotools."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from slimdet.images.masks import paste_masks
+from slimdet.data.annotations import rle_functions
+from slimdet.images.masks import decode_runs, encode_mask, paste_masks
 
 SIZE = (90, 120)
 
@@ -62,3 +66,42 @@ def test_boxes_at_and_beyond_the_edge(box: tuple[float, ...]) -> None:
 
 def test_no_masks() -> None:
     assert paste_masks(np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32), SIZE).shape == (0, *SIZE)
+
+
+# ------------------------------------------------------------------------------------------------- run lengths
+
+
+def pycocotools(mask: np.ndarray) -> dict:
+    rle = rle_functions().encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))))
+def test_masks_are_encoded_as_pycocotools_does_and_decoded(mask: np.ndarray) -> None:
+    code = encode_mask(mask)
+    assert code == pycocotools(mask)
+    runs = decode_runs(code["counts"])
+    assert runs is not None
+    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    np.testing.assert_array_equal(pixels.reshape(mask.shape, order="F"), mask)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (700, 1100), (1100, 700)])
+@pytest.mark.parametrize("kind", ["empty", "full", "noise", "disc", "late", "stripes"])
+def test_long_and_short_runs(kind: str, size: tuple[int, int]) -> None:
+    y, x = np.ogrid[: size[0], : size[1]]
+    mask = {
+        "empty": np.zeros(size, dtype=bool),
+        "full": np.ones(size, dtype=bool),
+        "noise": np.random.default_rng(0).random(size) > 0.5,
+        "disc": (y - size[0] / 2) ** 2 + (x - size[1] / 3) ** 2 < 300**2,
+        "late": (y == size[0] - 1) & (x == size[1] - 1),
+        "stripes": np.broadcast_to(x // 50 % 2 == 0, size),
+    }[kind]
+    assert encode_mask(mask) == pycocotools(mask)
+
+
+@pytest.mark.parametrize("counts", ["0P", "0\x7f", "0 5", "0é", "P" * 8 + "0"])
+def test_counts_that_are_cut_off_or_hold_other_characters(counts: str) -> None:
+    assert decode_runs(counts) is None

@@ -10,6 +10,7 @@ from PIL import Image
 import slimdet
 from scenes import make_scenes
 from scenes_detector import tiny_model
+from slimdet.bundle.card import Card
 from slimdet.cli.verbs import main
 from slimdet.data.coco import CocoDataset
 from slimdet.errors import ImageError
@@ -52,7 +53,7 @@ def test_every_verb_names_the_image(
     words: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    slimdet.save(tiny_model(), "model", classes=("red", "green"), category_ids=(10, 20))
+    slimdet.save(tiny_model(), "model", Card(("red", "green"), (10, 20)))
     before = {file: file.read_bytes() for file in Path("model").iterdir()}
     assert main(words.format(data=data).split()) == 2
     error = capsys.readouterr().err

@@ -1,6 +1,5 @@
-"""A small detector of the original's kind, and the original's own numbers where they are at hand."""
+"""A small detector of the original's kind, and the original's own numbers."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,9 @@ from slimdet.original.configs.config import read_config
 from slimdet.original.detector import checkpoint
 from slimdet.original.detector.detector import WIDTHS, architecture_of, build
 
+from .reference import Reference
 from .small import FILES, config_text, small_text
+from .synthetic import fill
 
 
 @pytest.fixture(scope="session")
@@ -62,33 +63,26 @@ def small(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 
 @pytest.fixture(scope="session")
-def original(shared: Path) -> Path:
-    """The folder with the original's keys and reference numbers."""
-    if not (shared / "seed" / "reference").is_dir():
-        pytest.skip(f"needs the original's reference numbers in {shared / 'seed'}")
-    return shared / "seed"
+def original(request: pytest.FixtureRequest) -> Reference:
+    """The original's keys and reference numbers."""
+    return Reference(lambda: request.getfixturevalue("shared") / "seed")
 
 
 @pytest.fixture(scope="session")
-def units(original: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(original / "reference" / "unit_refs.npz"))
+def units(original: Reference) -> dict[str, np.ndarray]:
+    return original.arrays("unit_refs.npz")
 
 
 @pytest.fixture(scope="session")
-def synthetic(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def synthetic(original: Reference, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """synthetic(kind) -> a checkpoint file of that kind, filled with the reference's synthetic weights."""
-    spec = importlib.util.spec_from_file_location("synth_weights", original / "synth_weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     folder = tmp_path_factory.mktemp("synthetic")
 
     def keys(kind: str) -> list[tuple[str, list[int]]]:
-        return json.loads((original / f"{FILES[kind]}_r50_fpn_keys.json").read_text())
+        return original.json(f"{FILES[kind]}_r50_fpn_keys.json")
 
     # An entry's value depends on its name and shape alone: the largest detector's are everyone's.
-    everything = {name: torch.from_numpy(value) for name, value in module.fill(keys("mask")).items()}
+    everything = {name: torch.from_numpy(value) for name, value in fill(keys("mask")).items()}
 
     def make(kind: str) -> Path:
         path = folder / f"{kind}.pth"
@@ -100,16 +94,14 @@ def synthetic(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
 
 @pytest.fixture(scope="session")
-def reference_config(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def reference_config(original: Reference, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """reference_config(kind) -> the config of that kind at the scale and on the images of the reference."""
     folder = tmp_path_factory.mktemp("configs")
 
     def make(kind: str) -> Path:
         text = config_text(kind).replace("(1333, 800)", "(512, 320)")
-        text = text.replace(
-            "data_root + 'annotations/instances_val2017.json'", repr(str(original / "reference/tiny_coco.json"))
-        )
-        text = text.replace("data_root + 'val2017/'", repr(str(original / "reference/images")))
+        text = text.replace("data_root + 'annotations/instances_val2017.json'", repr(str(original.annotations)))
+        text = text.replace("data_root + 'val2017/'", repr(str(original.images)))
         path = folder / f"{kind}.py"
         path.write_text(text)
         return path

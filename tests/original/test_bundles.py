@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import slimdet
+from slimdet.bundle import card
 from slimdet.cli import verbs
 from slimdet.errors import BundleError
 from slimdet.evaluation.validation import validate_bundle
@@ -51,7 +52,7 @@ def test_a_checkpoint_of_another_detector_names_its_config(
 
 def test_released_files_need_no_config(synthetic: Any, tmp_path: Path) -> None:
     bundle = to_bundle(synthetic("faster"), tmp_path / "bundle")
-    model: Any = slimdet.load(bundle)
+    model = card.read(bundle)
     assert len(model.classes) == 80
     assert model.category_ids[-1] == 90
     assert COCO_CLASSES[90] == model.classes[-1] == "toothbrush"

@@ -1,26 +1,17 @@
-"""Tables fit a terminal; pictures are whole PNGs, whatever the classes are called and however few results there are."""
+"""Pictures are whole PNGs, whatever the classes are called and however few results there are."""
 
-import io
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console, RenderableType
 
 from slimdet.errors import ConfigError
-from slimdet.evaluation.matching import METRICS
 from slimdet.report import plots
 
-# Names that matplotlib would read as formulas or hide from a legend, and that rich would read as markup.
-AWKWARD = ["$x^2$", "$", "_hidden", "[bold]b", "a very long name of a class that goes on", "naïve"]
-
-
-def text_of(table: RenderableType, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width, record=True)
-    console.print(table)
-    return console.export_text()
+# Names that matplotlib would read as formulas or hide from a legend.
+AWKWARD = ["$x^2$", "$", "_hidden", "a very long name of a class that goes on", "naïve"]
 
 
 def random_curves(count: int) -> np.ndarray:
@@ -29,27 +20,6 @@ def random_curves(count: int) -> np.ndarray:
 
 def random_matrix(count: int) -> np.ndarray:
     return np.random.default_rng(0).poisson(3, (count + 1, count + 1))
-
-
-class TestTables:
-    def test_accuracy_at_every_width_fits_80_columns(self) -> None:
-        numbers = dict.fromkeys(METRICS, 0.25) | {"AP": 0.5, "AP_small": -1.0}
-        results = {width: {"bbox": numbers, "segm": numbers} for width in ("1.0", "0.25", "0.6667")}
-        lines = text_of(plots.accuracy_table(results)).splitlines()
-        rows = [line.split() for line in lines if line.strip()[:1].isdigit()]
-        assert [row[0] for row in rows] == ["0.25", "0.6667", "1.0"] * 2  # boxes, then masks, each ascending
-        assert rows[0][1:] == ["0.500", "0.250", "0.250", "-", *["0.250"] * 8]
-        assert {line.strip() for line in lines} >= {"boxes", "masks"}
-
-    def test_classes_by_width(self) -> None:
-        results = {width: {"[bold]b": {"AP": float(width)}, "dog": {"AP": -1.0}} for width in ("1.0", "0.5")}
-        rows = [line.split() for line in text_of(plots.class_table(results)).splitlines()]
-        assert ["[bold]b", "0.500", "1.000"] in rows
-        assert ["dog", "-", "-"] in rows
-
-    def test_no_results_make_empty_tables(self) -> None:
-        for table in (plots.accuracy_table, plots.class_table):
-            assert not any(line.strip()[:1].isdigit() for line in text_of(table({})).splitlines())
 
 
 def opened(path: Path) -> np.ndarray:

@@ -40,16 +40,15 @@ def test_resnet50_has_the_papers_multiply_adds(whole: bool) -> None:
 
 def test_every_width_of_a_detector(small: Slimmable) -> None:
     report = profile(small, device="cpu", repeats=3)
-    assert report["imgsz"] == 64
-    assert report["device"] == "cpu"
-    assert list(report["widths"]) == ["0.5", "1.0"]
-    for width, costs in report["widths"].items():
+    assert (report.imgsz, report.device, report.repeats) == (64, "cpu", 3)
+    assert list(report.widths) == ["0.5", "1.0"]
+    for width, costs in report.widths.items():
         plain = small.extract(float(width))
         assert costs["parameters"] == sum(parameter.numel() for parameter in plain.parameters())
         assert costs["memory_mb"] > sum(t.numel() * t.element_size() for t in plain.state_dict().values()) / MB
         assert costs["latency_ms"] > 0
         assert costs["latency_spread_ms"] >= 0
-    narrow, wide = report["widths"].values()
+    narrow, wide = report.widths.values()
     assert 3 < wide["parameters"] / narrow["parameters"] < 4
     assert 3 < wide["macs"] / narrow["macs"] < 4
     assert narrow["memory_mb"] < wide["memory_mb"]
@@ -75,12 +74,12 @@ def test_multiply_adds_do_not_depend_on_what_is_seen(builder: Callable[..., Any]
         detector.roi_heads.detections_per_img = 10
         detector.roi_heads.box_predictor.cls_score.weight.data *= scale
         detector.rpn.head.bbox_pred.weight.data *= scale
-        counts.add(profile({1.0: detector}, device="cpu", repeats=1)["widths"]["1.0"]["macs"])
+        counts.add(profile({1.0: detector}, device="cpu", repeats=1).widths["1.0"]["macs"])
     assert len(counts) == 1
 
 
 def test_a_larger_picture_costs_more(small: Slimmable) -> None:
-    counts = [profile(small, imgsz=side, device="cpu", repeats=1)["widths"]["1.0"]["macs"] for side in (64, 128)]
+    counts = [profile(small, imgsz=side, device="cpu", repeats=1).widths["1.0"]["macs"] for side in (64, 128)]
     assert counts[0] < counts[1]
 
 
@@ -100,7 +99,7 @@ class Hungry(nn.Module):
 
 
 def test_memory_is_weights_and_the_peak_of_what_is_allocated() -> None:
-    costs = profile({1.0: Hungry()}, device="cpu", repeats=1, example=(torch.zeros(1),))["widths"]["1.0"]
+    costs = profile({1.0: Hungry()}, device="cpu", repeats=1, example=(torch.zeros(1),)).widths["1.0"]
     assert costs["memory_mb"] == pytest.approx(9, abs=0.01)
     assert costs["parameters"] == MB + 128
 

@@ -1,20 +1,28 @@
-"""`slimdet.Runtime`: sources, widths, batches, threads; and every engine finds the same."""
+"""`slimdet.Runtime`: sources, streams, scores, classes, widths, threads; and every engine finds the same."""
 
+import gc
+import itertools
+import json
 import threading
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import slimdet
+from ready_made import ready_made
 from scenes_detector import tiny_model
 from slimdet import Result, Runtime
 from slimdet.assets import PHOTOGRAPHS, VAL
-from slimdet.errors import BundleError, ImageError, WidthError
+from slimdet.errors import BundleError, ConfigError, ImageError, WidthError
+from slimdet.exporting.engine_files import export
 from slimdet.images.decoding import read_image
-from slimdet.runtime.engines import ENGINES
+from slimdet.runtime.engine import ENGINES
 
 FILES = sorted(PHOTOGRAPHS.glob("*.jpg"))
 TABBY = PHOTOGRAPHS / "tabby.jpg"
@@ -66,8 +74,6 @@ def test_torch_and_the_model_itself_find_the_same_with_masks(tmp_path: Path) -> 
     model = tiny_model((0.5, 1.0), masks=True).eval()
     folder = slimdet.save(model, tmp_path / "masks")
     image = read_image(TABBY)[:96, :128]
-    import torch
-
     with torch.no_grad():
         expected = model([torch.from_numpy(image).permute(2, 0, 1) / 255], width=0.5)[0]
     result = Runtime(folder, engine="torch", conf=0.05)(image, width=0.5)
@@ -85,13 +91,17 @@ def test_torch_and_the_model_itself_find_the_same_with_masks(tmp_path: Path) -> 
 def test_one_image_in_every_form(detector: Runtime) -> None:
     pixels = read_image(TABBY)
     with Image.open(TABBY) as opened:
-        sources = [TABBY, str(TABBY), TABBY.read_bytes(), pixels, opened.copy(), opened]
+        tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+        sources = [TABBY, str(TABBY), TABBY.read_bytes(), pixels, opened.copy(), opened, tensor, tensor / 255]
         results = [detector(source, width=0.5) for source in sources]
+        with TABBY.open("rb") as file:
+            results.append(detector(file, width=0.5))
+        results.append(detector(pixels[..., ::-1], width=0.5, color="bgr"))
     for result in results:
         assert isinstance(result, Result)
         assert same(results[0], result, 0, 0)
         np.testing.assert_array_equal(result.image, pixels)
-    assert [result.path for result in results] == [TABBY, TABBY, None, None, None, TABBY]
+    assert [result.path for result in results] == [TABBY, TABBY, *[None] * 3, TABBY, None, None, TABBY, None]
 
 
 def test_a_list_gives_a_list_in_its_order(detector: Runtime) -> None:
@@ -102,6 +112,19 @@ def test_a_list_gives_a_list_in_its_order(detector: Runtime) -> None:
     for source, result in zip(sources, results, strict=True):
         assert same(detector(source, width=0.25), result, 1e-2, 1e-4)
     assert detector([]) == []
+    for many in (tuple(sources), iter(sources), (source for source in sources)):
+        assert [result.path for result in detector(many, width=0.25)] == [result.path for result in results]
+
+
+def test_a_batch_of_tensors_is_many_images(detector: Runtime) -> None:
+    pixels = np.stack([read_image(TABBY)[:120, :160], read_image(PHOTOGRAPHS / "horses.jpg")[:120, :160]])
+    results = detector(torch.from_numpy(pixels).permute(0, 3, 1, 2), width=0.25)
+    np.testing.assert_array_equal([result.image for result in results], pixels)
+
+
+def test_a_batch_has_an_image_or_more(detector: Runtime) -> None:
+    with pytest.raises(ConfigError, match="batch 0 must be 1 or more"):
+        detector([TABBY], batch=0)
 
 
 def test_images_of_one_size_run_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +134,9 @@ def test_images_of_one_size_run_together(monkeypatch: pytest.MonkeyPatch) -> Non
     class Watched:
         sides = session.sides
 
-        def __call__(self, images: np.ndarray):
+        def __call__(self, images: np.ndarray, conf: float = 1.0):
             shapes.append(images.shape)
-            return session(images)
+            return session(images, conf)
 
     monkeypatch.setitem(detector._sessions, 1.0, Watched())
     wide, high = np.zeros((40, 60, 3), np.uint8), np.zeros((60, 40, 3), np.uint8)
@@ -138,13 +161,171 @@ def test_a_file_that_is_no_image(detector: Runtime, tmp_path: Path) -> None:
         detector(__import__("argparse").Namespace())
 
 
-def test_conf_is_the_least_score() -> None:
+# ------------------------------------------------------------------------------------------------- streams
+
+
+class Frames:
+    """Pictures that are made one by one, as a camera does; it counts those that are still held by somebody."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.made, self.held = count, 0, weakref.WeakSet()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.frame, range(self.count))
+
+    def frame(self, number: int) -> np.ndarray:
+        frame = np.full((40, 60 + number % 2, 3), number, np.uint8).view(Frame)
+        self.made += 1
+        self.held.add(frame)
+        return frame
+
+
+class Frame(np.ndarray):
+    """An array that can be in a weak set."""
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3])
+def test_a_stream_holds_one_batch_at_a_time(batch: int | None, detector: Runtime) -> None:
+    frames = Frames(7)
+    results = detector(frames, width=0.25, stream=True, batch=batch)
+    assert frames.made == 0
+    size = batch or 1
+    for number in range(7):
+        result = next(results)
+        assert result.image[0, 0, 0] == number
+        assert frames.made == min(7, (number // size + 1) * size)  # no image is read before it is needed
+        assert len(frames.held) <= size
+        del result
+        gc.collect()
+        assert len(frames.held) <= size - 1 - number % size
+    assert next(results, None) is None
+
+
+def test_a_stream_gives_what_a_list_gives(detector: Runtime) -> None:
+    files = [TABBY, PHOTOGRAPHS / "horses.jpg"]
+    results = detector(itertools.cycle(files), width=0.25, stream=True, classes="horse")  # without an end
+    for expected, result in zip(detector(files, width=0.25, classes="horse"), results, strict=False):
+        assert same(expected, result, 0, 0)
+        assert result.path == expected.path
+    (alone,) = detector(TABBY, width=0.25, stream=True)
+    assert alone.path == TABBY
+
+
+def test_mistakes_in_a_stream(detector: Runtime, tmp_path: Path) -> None:
+    with pytest.raises(WidthError, match=r"width 0\.3"):
+        detector(Frames(1), width=0.3, stream=True)  # before the first result is asked for
+    (tmp_path / "text.jpg").write_text("not an image")
+    results = detector([TABBY, tmp_path / "text.jpg"], width=0.25, stream=True)
+    assert next(results).path == TABBY
+    with pytest.raises(ImageError, match=r"text\.jpg: not an image"):
+        next(results)
+
+
+# ------------------------------------------------------------------------------------------------- scores and classes
+
+
+def test_conf_is_the_least_score_of_the_runtime_or_of_a_call() -> None:
     horses = PHOTOGRAPHS / "horses.jpg"
-    every = Runtime(conf=0.06, threads=1)(horses, width=0.5)
+    runtime = Runtime(conf=0.06, threads=1)
+    every = runtime(horses, width=0.5)
     middle = float(every.scores[len(every) // 2])
-    some = Runtime(conf=middle, threads=1)(horses, width=0.5)
-    assert some.scores.tolist() == [score for score in every.scores.tolist() if score >= middle]
-    assert 0 < len(some) < len(every)
+    expected = [score for score in every.scores.tolist() if score >= middle]
+    assert 0 < len(expected) < len(every)
+    for some in (
+        Runtime(conf=middle, threads=1)(horses, width=0.5),
+        runtime(horses, width=0.5, conf=middle),
+        runtime([horses], width=0.5, conf=middle)[0],
+        runtime.detect([runtime.read(horses)], 0.5, conf=middle)[0],
+    ):
+        assert some.scores.tolist() == expected
+    assert len(runtime(horses, width=0.5)) == len(every)
+
+
+@pytest.mark.parametrize("conf", [-0.1, 1.5, 25, float("nan"), "high"])
+def test_conf_is_in_0_to_1(conf: float, detector: Runtime) -> None:
+    with pytest.raises(ConfigError, match=f"conf {conf!r} is not a score in 0..1"):
+        Runtime(conf=conf)
+    with pytest.raises(ConfigError, match=f"conf {conf!r} is not a score in 0..1"):
+        detector(TABBY, conf=conf)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_conf_below_what_was_exported_is_refused(engine: str, exported: Path) -> None:
+    with pytest.raises(ConfigError, match=r"conf 0\.01 is below 0\.05, .*; take engine torch"):
+        Runtime(exported, engine=engine, conf=0.01)
+    runtime = Runtime(exported, engine=engine, conf=0.05, threads=1)
+    with pytest.raises(ConfigError, match=r"conf 0 is below 0\.05"):
+        runtime(TABBY, conf=0)
+    document = json.loads((exported / "model.json").read_text())
+    document["architecture"]["settings"]["roi_heads"] = {"score_thresh": 0.3}
+    (exported / "model.json").write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match=r"conf 0\.25 is below 0\.3"):
+        Runtime(exported, engine=engine)
+
+
+def test_the_threshold_of_an_export_is_the_detectors_own(tmp_path: Path) -> None:
+    model = tiny_model((1.0,))
+    model.get_parameter("roi_heads.box_predictor.cls_score.bias").data[0] = 4  # background: 0.96; the classes: 0.02
+    model.get_submodule("roi_heads").score_thresh = 0.01
+    folder = slimdet.save(model.eval(), tmp_path / "shy")
+    export(str(folder))
+    image = read_image(TABBY)[:96, :128]
+    with pytest.raises(ConfigError, match=r"conf 0\.005 is below 0\.01"):
+        Runtime(folder, engine="onnxruntime", conf=0.005)
+    found = Runtime(folder, engine="onnxruntime", conf=0.01)(image)
+    assert 0.01 < found.scores.min() < found.scores.max() < 0.05
+    assert same(Runtime(folder, engine="torch", conf=0.01)(image), found)
+
+
+def test_torch_goes_down_to_any_score_call_by_call(tmp_path: Path) -> None:
+    model = tiny_model((1.0,))
+    model.get_parameter("roi_heads.box_predictor.cls_score.bias").data[0] = 4
+    runtime = Runtime(slimdet.save(model.eval(), tmp_path / "shy"), engine="torch")
+    image = read_image(TABBY)[:96, :128]
+    assert len(runtime(image)) == 0
+    low = runtime(image, conf=0)
+    assert 0 < low.scores.min() < low.scores.max() < 0.05
+    assert len(runtime(image, conf=0.05)) == 0
+    assert runtime.session(1.0)(image[None]).scores.size == 0  # the detector's own threshold is back
+    middle = float(np.median(low.scores))
+    assert runtime(image, conf=middle).scores.tolist() == low.scores[low.scores >= middle].tolist()
+
+
+def test_classes_of_a_call(detector: Runtime) -> None:
+    files = [PHOTOGRAPHS / "horses.jpg", TABBY]
+    every = detector(files)
+    for classes in ("horse", 4, ["horse"], [4, "sheep"]):
+        for found, result in zip(every, detector(files, classes=classes), strict=True):
+            assert result.scores.tolist() == found[found.labels == 4].scores.tolist()
+    assert detector(TABBY, classes=["dog", "cat"]).names == ["cat"]
+    with pytest.raises(ConfigError, match=r"class 'hose' is none of labels 1..5: dog, .*; did you mean horse"):
+        detector(TABBY, classes="hose")
+
+
+# ------------------------------------------------------------------------------------------------- kinds
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_a_kind_that_would_lose_what_it_finds_is_refused(engine: str, exported: Path) -> None:
+    document = json.loads((exported / "model.json").read_text())
+    document["architecture"] = {"builder": "torchvision.keypointrcnn_resnet50_fpn", "num_classes": 2}
+    (exported / "model.json").write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match="Keypoint R-CNN cannot be run by Runtime"):
+        Runtime(exported, engine=engine)
+
+
+def test_a_detector_of_one_stage_finds_what_the_model_finds(tmp_path: Path) -> None:
+    model = slimdet.slim(ready_made("ssdlite_mobilenet_v3"), (1.0,), scope="backbone").eval()
+    image = read_image(TABBY)[:96, :128]
+    with torch.no_grad():
+        expected = model([torch.from_numpy(image).permute(2, 0, 1) / 255])[0]
+    result = Runtime(slimdet.save(model, tmp_path / "lite"), conf=0)(image)
+    assert len(result) > 100
+    np.testing.assert_array_equal(result.boxes, expected["boxes"].numpy())
+    np.testing.assert_array_equal(result.scores, expected["scores"].numpy())
+    np.testing.assert_array_equal(result.labels, expected["labels"].numpy())
 
 
 # ------------------------------------------------------------------------------------------------- widths

@@ -11,6 +11,7 @@ from PIL import Image
 import slimdet
 from scenes import make_scenes
 from scenes_detector import tiny_model
+from slimdet.bundle.card import Card
 from slimdet.cli.verbs import main
 from slimdet.errors import DataError
 from slimdet.images.decoding import read_image
@@ -23,7 +24,7 @@ Capture = pytest.CaptureFixture[str]
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Untrained: it gives every class about a third, so that many boxes have a score above 0.25."""
     folder = tmp_path_factory.mktemp("models")
-    return str(slimdet.save(tiny_model(), folder / "boxes", classes=("red", "green"), category_ids=(10, 20)))
+    return str(slimdet.save(tiny_model(), folder / "boxes", Card(("red", "green"), (10, 20))))
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +191,12 @@ def test_mistakes_are_one_line_and_leave_nothing(words: list[str], said: str, bu
     assert err.count("\n") == 1
     assert said in err
     assert os.listdir() == ["a.png"]
+
+
+def test_conf_below_what_was_exported_is_refused_and_torch_takes_it(capsys: Capture) -> None:
+    words = [picture("a.png"), "--model", "bundled", "--width", "0.25", "--conf", "0.001"]
+    assert main(["predict", *words]) == 2
+    assert "conf 0.001 is below 0.05" in capsys.readouterr().err
+    assert os.listdir() == ["a.png"]
+    document, _ = predict(*words, "--engine", "torch", capsys=capsys)
+    assert 0.001 <= min(found["score"] for found in document["annotations"]) < 0.05

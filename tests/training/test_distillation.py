@@ -10,6 +10,7 @@ from torchvision.models import detection as D
 from scenes_detector import scene_batch, tiny_model
 from slimdet import Slimmable
 from slimdet.errors import ConfigError
+from slimdet.models.image_size import resize_shorter_side
 from slimdet.training.distillation import PARTS, Watched, distillation_losses, feature_loss, mask_loss, rpn_loss, watch
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
@@ -230,10 +231,34 @@ def test_detectors_that_cannot_be_watched_are_refused() -> None:
         pass
 
 
-def test_another_image_size_of_the_teacher_is_refused() -> None:
-    model = tiny_model().train()
-    seen = watched(model.twin(1.0), scene_batch())
-    teacher = seen.detached()
-    teacher.image_sizes = [(96, 96), (96, 96)]
-    with pytest.raises(ConfigError, match=r"\(96, 96\).*the same image size"):
-        distillation_losses(model.twin(1.0), seen, teacher)
+def test_a_teacher_that_saw_the_images_larger_teaches_all_but_the_rpn() -> None:
+    model = tiny_model(masks=True).train()
+    batch = masked_batch()
+    resize_shorter_side(model.twin(1.0), 96)
+    teacher = watched(model.twin(1.0), batch).detached()
+    student = watched(model.twin(0.5), batch)
+    assert teacher.image_sizes != student.image_sizes
+    losses = distillation_losses(model.twin(0.5), student, teacher, ("features", "classes", "masks"))
+    assert losses.keys() == {"distill_features", "distill_classes", "distill_masks"}
+    assert all(value.isfinite() and value > 0 for value in losses.values())
+    with pytest.raises(ConfigError, match="part 'rpn' needs one image size"):
+        distillation_losses(model.twin(0.5), student, teacher)
+
+
+def test_maps_and_proposals_follow_each_image_to_its_new_size() -> None:
+    sizes, smaller = [(64, 96), (96, 48)], [(32, 48), (48, 24)]
+    maps, like = torch.zeros(2, 2, 12, 12), torch.zeros(2, 1, 6, 6)  # stride 8
+    maps[0, :, :8, :] = torch.linspace(0, 1, 12)
+    maps[1, :, :12, :6] = 7.0
+    maps[1, :, :, 6:] = 1e4  # padding
+    box = torch.tensor([[10.0, 20, 30, 60]])
+    teacher = Watched({"0": maps, "pool": maps}, image_sizes=sizes, proposals=[box, box])
+    resized = teacher.resized(Watched({"0": like}, image_sizes=smaller))
+    assert resized.image_sizes == smaller
+    torch.testing.assert_close(torch.cat(resized.proposals), torch.tensor([[5.0, 10, 15, 30]] * 2))
+    found = resized.features["0"]
+    assert found.shape == (2, 2, 6, 6)
+    torch.testing.assert_close(found[1, :, :, :3], torch.full((2, 6, 3), 7.0))
+    assert not found[1, :, :, 3:].any()
+    assert not found[0, :, 4:].any()
+    assert torch.all(found[0, :, :4].diff(dim=-1) > 0.1)

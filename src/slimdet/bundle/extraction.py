@@ -1,6 +1,7 @@
 """Write one width as a plain torchvision detector, for a process that has no slimdet."""
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,26 +9,36 @@ import torch
 from safetensors.torch import save_file
 
 from slimdet import __version__
-from slimdet.bundle import store
+from slimdet.bundle import manifest, store
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_folder, new_run_dir
 
 
-def extract(model: str, width: float, out: Path | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Extraction:
+    """What was written: the folder, the width, its number of parameters, classes [K] and their ids, files by name."""
+
+    out: Path
+    width: float
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    parameters: int
+    slimdet: str
+    files: tuple[str, ...] = ("detector.pt", "weights.safetensors", "detector.json")
+
+
+def extract(model: str | Path, width: float, out: str | Path | None = None) -> Extraction:
     """Extract `width` of a bundle into the folder `out`, or `runs/extract-N`.
 
     Three files: `detector.pt`, the whole torch module (torchvision classes only); `weights.safetensors`, its ordinary
     state dict; `detector.json`: classes, width, where it came from.
 
-    Returns:
-        {"out", "width", "classes", "parameters", "files"}.
-
     Raises:
         BundleError, WidthError: what was given cannot be used.
         ConfigError: `out` exists and is not empty.
     """
-    slimmable = store.load(model)
-    plain: Any = slimmable.extract(width)
+    described = manifest.read(model)
+    plain: Any = store.load(model).extract(width)
     ours = {type(module).__name__ for module in plain.modules() if type(module).__module__.startswith("slimdet")}
     if ours:
         raise ConfigError(
@@ -35,28 +46,11 @@ def extract(model: str, width: float, out: Path | None) -> dict[str, Any]:
         )
     folder = new_run_dir("extract", out)
     parameters = sum(parameter.numel() for parameter in plain.parameters())
-    document = {
-        "width": width,
-        "classes": list(slimmable.classes),
-        "category_ids": list(slimmable.category_ids),
-        "parameters": parameters,
-        "slimdet": __version__,
-    }
+    written = Extraction(folder, width, described.classes, described.category_ids, parameters, __version__)
+    document = {name: value for name, value in asdict(written).items() if name not in ("out", "files")}
     with atomic_folder(folder) as temporary:
         torch.save(plain, temporary / "detector.pt")
         state = {key: value.contiguous() for key, value in plain.state_dict().items()}
         save_file(state, temporary / "weights.safetensors")
         (temporary / "detector.json").write_text(json.dumps(document, indent=2) + "\n")
-    files = ["detector.pt", "weights.safetensors", "detector.json"]
-    return {"out": str(folder), **document, "files": files}
-
-
-def usage(written: dict[str, Any]) -> str:
-    """How to run what was extracted, with torch and torchvision alone."""
-    file = str(Path(written["out"]) / "detector.pt")
-    return (
-        f"width {written['width']}, {written['parameters'] / 1e6:.2f} M parameters, in {written['out']}; to run it:\n\n"
-        "  import torch, torchvision\n"
-        f"  detector = torch.load({file!r}, weights_only=False).eval()\n"
-        "  found = detector([image])[0]  # image: float tensor [3, H, W] in 0..1"
-    )
+    return written

@@ -82,6 +82,21 @@ class Manifest:
         return self.document.get("training") or {}
 
     @property
+    def calibrations(self) -> dict[str, Any]:
+        """How the statistics of a width were collected, by width."""
+        return self.document.get("calibrations") or {}
+
+    @property
+    def norm_sharing(self) -> str:
+        """What the widths' norms share, as `slimdet.slim` takes it."""
+        return self.document.get("norms", "own")
+
+    @property
+    def plans(self) -> dict[float, dict[str, float]]:
+        """Widths by stage, for widths that are plans."""
+        return {float(width): plan for width, plan in self.document.get("plans", {}).items()}
+
+    @property
     def weights_file(self) -> Path:
         return self.folder / self.document["weights"]["file"]
 
@@ -134,7 +149,9 @@ class Manifest:
             raise BundleError(f"{self.name}: {entry['file']} was made from other weights; make it anew with '{way}'")
         file = self._checked(entry["file"], entry["sha256"])
         if kind == "openvino":
-            return [file, file.with_suffix(".bin")]
+            if "bin_sha256" not in entry:
+                raise BundleError(f"{self.name}: {entry['file']} has no sha256 of its .bin; make it anew with '{way}'")
+            return [file, self._checked(file.with_suffix(".bin").name, entry["bin_sha256"])]
         # ONNX names the files of external data as they are.
         linked = self.weights_file.name.encode() in file.read_bytes()
         return [file, self._checked(self.weights_file.name, self.weights_sha256)] if linked else [file]
@@ -194,7 +211,10 @@ def _is_width(value: Any) -> bool:
 
 
 def _check_engines(file: Path, engines: Any) -> None:
-    """{"onnx": {"0.25": {"file", "sha256", "weights" (the sha256 of those it was made from)}, ...}, ...}"""
+    """{"onnx": {"0.25": {"file", "sha256", "weights" (the sha256 of those it was made from)}, ...}, ...}
+
+    An entry of "openvino" also has "bin_sha256", of the weights file beside it.
+    """
     kinds = engines.values() if isinstance(engines, dict) else [None]
     for entries in kinds:
         if not isinstance(entries, dict) or not all(_is_engine(*item) for item in entries.items()):

@@ -7,8 +7,8 @@ under `twins.0_25.` and so on. Nothing in a bundle executes when it is loaded.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors.torch import save as tensors_to_bytes
 
 import slimdet
 from slimdet.bundle import manifest
+from slimdet.bundle.card import Card, digests
 from slimdet.bundle.manifest import FORMAT, MODEL, WEIGHTS
 from slimdet.core.scopes import SCOPES, Scope
 from slimdet.core.slimmable import Slimmable, slim
@@ -28,16 +29,7 @@ from slimdet.messages import first_line
 from slimdet.models import architecture
 
 
-def save(
-    model: Slimmable,
-    path: str | Path,
-    *,
-    classes: Sequence[str] | None = None,
-    category_ids: Sequence[int] | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    training: Mapping[str, Any] | None = None,
-    half: bool = False,
-) -> Path:
+def save(model: Slimmable, path: str | Path, card: Card | None = None, half: bool = False) -> Path:
     """Write a model as a bundle and return its folder.
 
     A bundle that is there already is replaced, whole, once the new one is complete.
@@ -45,40 +37,40 @@ def save(
     Args:
         model: what `slim` or `load` returned.
         path: the folder.
-        classes: names of the labels 1..K; the default is those the model was loaded with, or "1", "2", ...
-        category_ids: ids of the labels in the data set's annotations; the default is 1..K.
-        metrics: what was measured, by width: {"0.25": {"bbox": {"AP": ...}}}.
-        training: settings that made the weights.
-        half: store in 16 bits; norms and biases stay in 32 where 16 would lose small or large values.
+        card: classes, settings of the training and numbers; of the bundle that a model was loaded from,
+            `slimdet.bundle.card.read(path)`. Numbers that belong to other weights than those that are written are
+            left out, and a warning names their widths.
+        half: store in 16 bits; norms and biases stay in 32 where 16 would lose small or large values. Numbers of the
+            weights before they were rounded are numbers of other weights.
 
     Raises:
         BundleError: the detector cannot be described, or `path` is a file or a folder that holds something else.
+        WidthError: a width was added and has no statistics of its own yet.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and ((path / MODEL).exists() or not any(path.iterdir()))):
         raise BundleError(f"{path} exists and is not a bundle; choose another folder")
+    for width in model.widths:
+        model.check_statistics(width)
     description = architecture.describe(model.twin(1.0))
-    names = tuple(classes if classes is not None else model.classes or _numbers(description))
-    ids = tuple(category_ids if category_ids is not None else model.category_ids or range(1, len(names) + 1))
-    if len(names) != len(ids):
-        raise BundleError(f"{len(names)} classes but {len(ids)} category ids; give one id for each class")
-    tensors = {key: _stored(value, half) for key, value in model.state_dict().items()}
-    content = tensors_to_bytes(tensors)
-    digest = hashlib.sha256(content).hexdigest()
+    content = _serialized(model, half)
+    card = (card or Card()).true_of(digests(content, model.widths))
+    if not card.classes:
+        card = replace(card, classes=tuple(_numbers(description)))
     document = {
         "format": FORMAT,
         "slimdet": slimdet.__version__,
         "architecture": description,
-        "classes": list(names),
-        "category_ids": list(ids),
+        "classes": list(card.classes),
+        "category_ids": list(card.category_ids),
         "widths": list(model.widths),
         "scope": model.scope.name if model.scope in SCOPES.values() else asdict(model.scope),
-        "norms": model.norms,
+        "norms": model.norm_sharing,
         "plans": {str(width): plan for width, plan in model.plans.items()},
-        "calibrations": dict(model.calibrations),
-        "metrics": dict(metrics if metrics is not None else model.metrics),
-        "training": dict(training if training is not None else model.training_settings),
-        "weights": {"file": WEIGHTS, "sha256": digest, "bytes": len(content)},
+        "calibrations": dict(card.calibrations),
+        "metrics": dict(card.metrics),
+        "training": dict(card.training),
+        "weights": {"file": WEIGHTS, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
     }
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     with atomic_folder(path) as temporary:
@@ -88,10 +80,7 @@ def save(
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
-    """Load a bundle; the model comes in eval mode.
-
-    `.classes`, `.category_ids`, `.metrics` and `.training_settings` hold what `save` was given, `.calibrations` how the
-    statistics of widths were collected.
+    """Load a bundle's model; it comes in eval mode. What the bundle says of it is in `slimdet.bundle.card.read(path)`.
 
     Raises:
         BundleError: the folder is missing, truncated, altered or not a bundle.
@@ -99,13 +88,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
     described = manifest.read(path)
     try:
         tensors = load_tensors(described.weights())
-        norms, plans = described.document.get("norms", "own"), described.document.get("plans", {})
         model = slim(
             architecture.build(described.architecture),
             described.widths,
             _scope(described.scope),
-            norms=norms,
-            plans={float(width): plan for width, plan in plans.items()},
+            norm_sharing=described.norm_sharing,
+            plans=described.plans,
         )
     except BundleError:
         raise
@@ -114,10 +102,16 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
     wanted = model.state_dict()
     _check_fit(path, tensors, wanted)
     model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in tensors.items()})
-    model.classes, model.category_ids = described.classes, described.category_ids
-    model.metrics, model.training_settings = described.metrics, described.training
-    model.calibrations = described.document.get("calibrations") or {}
     return model.to(device).eval()
+
+
+def weights_of(model: Slimmable) -> dict[str, str]:
+    """The digest of each width, {"0.25": ...}: what numbers of this model are bound to, see `Card.record`."""
+    return digests(_serialized(model), model.widths)
+
+
+def _serialized(model: Slimmable, half: bool = False) -> bytes:
+    return tensors_to_bytes({key: _stored(value, half) for key, value in model.state_dict().items()})
 
 
 def _scope(stored: str | dict[str, Any]) -> str | Scope:

@@ -27,7 +27,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Literal, NoReturn
 
 from slimdet.cli.flags import choice
@@ -53,11 +53,12 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verb hands back: the `document` that --json prints, the `view` (text or anything rich can print) for
-    people, and the `mistake` to end with (exit code 2) when part of the input could not be used.
+    """What a verb hands back: the `document` that --json prints (a dataclass or a mapping), the `view` (text or
+    anything rich can print) for people, and the `mistake` to end with (exit code 2) when part of the input could not be
+    used.
     """
 
-    document: Mapping[str, Any]
+    document: Any
     view: Any = ""
     mistake: str = ""
 
@@ -172,9 +173,14 @@ def _overview(verbs: Mapping[str, Callable[..., Outcome]]) -> str:
     )
 
 
+def _plain(value: Any) -> Any:
+    """A result as JSON has it: dataclasses become objects, paths become strings."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
 def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(outcome.document, indent=2, allow_nan=False))
+        print(json.dumps(outcome.document, indent=2, allow_nan=False, default=_plain))
     elif isinstance(outcome.view, str):
         print(outcome.view, end="\n" if outcome.view else "")
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from slimdet.bundle import store
@@ -10,7 +11,14 @@ from slimdet.errors import ConfigError
 from slimdet.files import new_run_dir
 
 
-def convert(source: Path, to: str | None = None, out: Path | None = None, config: Path | None = None) -> dict[str, str]:
+@dataclass(frozen=True)
+class Conversion:
+    """What was written, by name: of a data set "train", "val" and "data"; otherwise "bundle" or "checkpoint"."""
+
+    files: dict[str, Path]
+
+
+def convert(source: Path, to: str | None = None, out: Path | None = None, config: Path | None = None) -> Conversion:
     """Convert a data set to COCO, a checkpoint of the original system to a bundle, or such a bundle to a checkpoint.
 
     Args:
@@ -18,9 +26,6 @@ def convert(source: Path, to: str | None = None, out: Path | None = None, config
         to: "coco", "bundle" or "checkpoint"; by default what the source can become.
         out: the folder to write (for a checkpoint the file); by default `runs/convert-N`.
         config: the original's config file that a checkpoint belongs to; by default the one of its five that fits.
-
-    Returns:
-        What was written: name -> path.
 
     Raises:
         ConfigError: the source cannot become that.
@@ -33,16 +38,16 @@ def convert(source: Path, to: str | None = None, out: Path | None = None, config
         raise ConfigError(f"--config {config} belongs to a checkpoint (.pth); {source} is none")
     if possible == "coco":
         with _new_folder(out) as folder:
-            return {name: str(path) for name, path in to_coco(source, folder).items()}
+            return Conversion(to_coco(source, folder))
     from slimdet.original import bundles as original
 
     if possible == "bundle":
         with _new_folder(out) as folder:
-            return {"bundle": str(original.to_bundle(source, folder, config))}
+            return Conversion({"bundle": original.to_bundle(source, folder, config)})
     file = out or new_run_dir("convert") / "checkpoint.pth"
     if file.exists():
         raise ConfigError(f"--out {file} already exists; choose another file or remove it")
-    return {"checkpoint": str(original.to_checkpoint(source, file))}
+    return Conversion({"checkpoint": original.to_checkpoint(source, file)})
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from PIL import Image
@@ -15,8 +14,9 @@ from slimdet.errors import BundleError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.images.drawing import side_by_side
 from slimdet.report import plots
-from slimdet.report.costs import cost_table, latencies
+from slimdet.report.latency import runtime_latencies, summary
 from slimdet.runtime.detector import Runtime
+from slimdet.runtime.engine import EngineSettings
 from slimdet.runtime.prediction import find_images
 
 CONFIDENCE = 0.5
@@ -31,10 +31,10 @@ class Demo:
     found: dict[str, dict[str, list[str]]]  # photograph -> width -> "name score"
 
 
-def demo(out: Path | None = None, engine: str = "auto", device: str = "auto", threads: int | None = None) -> Demo:
+def demo(settings: EngineSettings, out: Path | None = None) -> Demo:
     """Run the bundled model on the bundled photographs and write pictures and a plot to `out` or `runs/demo`.
 
-    Engine, device and threads are arguments of `slimdet.Runtime`. The plot needs matplotlib and is left out without.
+    The plot needs matplotlib and is left out without.
 
     Raises:
         BundleError: the installation has no bundled model.
@@ -42,7 +42,9 @@ def demo(out: Path | None = None, engine: str = "auto", device: str = "auto", th
     """
     if not (manifest.bundled() / manifest.MODEL).is_file():
         raise BundleError("this installation has no bundled model; get slimdet again, or make one with 'make bundled'")
-    detector = Runtime("bundled", engine=engine, conf=CONFIDENCE, device=device, threads=threads).prepare()
+    detector = Runtime(
+        "bundled", engine=settings.engine, conf=CONFIDENCE, device=settings.device, threads=settings.threads
+    ).prepare()
     folder = new_run_dir("demo", _usual(out))
     rows = _rows(detector)
     found: dict[str, dict[str, list[str]]] = {}
@@ -62,16 +64,6 @@ def demo(out: Path | None = None, engine: str = "auto", device: str = "auto", th
     return Demo(folder, rows, found)
 
 
-def view(result: Demo) -> str:
-    """The table, the pictures and what to try next."""
-    return (
-        f"{cost_table(result.widths)}\n\npictures are in {result.run}\n\nnext:\n"
-        "  slimdet predict YOUR_PHOTO.jpg --model bundled --width 0.5\n"
-        "  slimdet profile --model bundled\n"
-        "  slimdet train --data DATA.yaml --weights bundled      your own classes"
-    )
-
-
 def _usual(out: Path | None) -> Path | None:
     """`runs/demo`, as long as it is free; what an earlier demo wrote stays."""
     first = Path("runs/demo")
@@ -81,10 +73,10 @@ def _usual(out: Path | None) -> Path | None:
 def _rows(detector: Runtime) -> dict[str, dict[str, Any]]:
     """For each width what is recorded of it, its latency here, and no detection yet."""
     rows: dict[str, dict[str, Any]] = {}
-    for width, runs in latencies(detector, detector.session(1.0).sides[0], repeats=15).items():
+    for width, runs in runtime_latencies(detector, repeats=15).items():
         recorded = detector.manifest.metrics.get(str(width), {})
         rows[str(width)] = recorded.get("cost", {}) | {
-            "latency_ms": median(runs),
+            "latency_ms": summary(runs)["latency_ms"],
             "detections": 0,
             "AP": recorded.get("bbox", {}).get("AP", -1),
         }

@@ -100,49 +100,65 @@ PACKAGES = (
 )
 
 
-def doctor(packages: Sequence[Package] | None = None) -> dict[str, Any]:
-    """Examine this machine; takes as long as importing torch does.
+@dataclass(frozen=True)
+class Findings:
+    """What a machine has.
 
-    Returns:
-        {"slimdet", "python", "platform": str, "cpu": {"name", "cores", "memory_gb"}, "packages": {name: {"status",
-        "version", "purpose", ...}}, "devices": [str], "engines": {name: [device]}, "missing": [{"what", "why",
-        "get"}]}. The status is "ok", "missing", or "broken" with the "problem"; engines are those that work.
+    Attributes:
+        cpu: "name", "cores", "memory_gb" (None where it is not known).
+        packages: by name "status" ("ok", "missing", or "broken" with the "problem"), "version", "purpose", "details".
+        devices: what torch can compute on.
+        engines: those of `slimdet.Runtime` that work here, and what each can run on, in its own words.
+        missing: of each package that is not "ok": "what", "why", and the command to "get" it.
     """
+
+    slimdet: str
+    python: str
+    platform: str
+    cpu: dict[str, Any]
+    packages: dict[str, dict[str, Any]]
+    devices: list[str]
+    engines: dict[str, list[str]]
+    missing: list[dict[str, str]]
+
+
+def doctor(packages: Sequence[Package] | None = None) -> Findings:
+    """Examine this machine; takes as long as importing torch does."""
     from slimdet import __version__
 
     packages = PACKAGES if packages is None else packages
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         found = dict(zip([package.name for package in packages], pool.map(_probe, packages), strict=True))
-    return {
-        "slimdet": __version__,
-        "python": f"{platform.python_version()} ({sys.executable})",
-        "platform": platform.platform(),
-        "cpu": {"name": _cpu_name(), "cores": _cores(), "memory_gb": _memory_gb()},
-        "packages": found,
-        "devices": _devices(found),
-        "engines": _engines(found),
-        "missing": [_lacking(one, found[one.name]) for one in packages if found[one.name]["status"] != "ok"],
-    }
+    return Findings(
+        slimdet=__version__,
+        python=f"{platform.python_version()} ({sys.executable})",
+        platform=platform.platform(),
+        cpu={"name": _cpu_name(), "cores": _cores(), "memory_gb": _memory_gb()},
+        packages=found,
+        devices=_devices(found),
+        engines=_engines(found),
+        missing=[_lacking(one, found[one.name]) for one in packages if found[one.name]["status"] != "ok"],
+    )
 
 
-def text(findings: Mapping[str, Any]) -> str:
+def text(findings: Findings) -> str:
     """The findings of `doctor` for a person: plain text, so that it can be shown whatever is broken."""
-    cpu = findings["cpu"]
+    cpu = findings.cpu
     memory = f", {cpu['memory_gb']} GB of memory" if cpu["memory_gb"] else ""
     lines = [
-        f"slimdet {findings['slimdet']}, Python {findings['python']}",
-        f"{cpu['name']}, {cpu['cores']} cores{memory}; {findings['platform']}",
-        f"devices: {', '.join(findings['devices'])}",
-        *(f"engine {name}: {', '.join(devices)}" for name, devices in findings["engines"].items()),
+        f"slimdet {findings.slimdet}, Python {findings.python}",
+        f"{cpu['name']}, {cpu['cores']} cores{memory}; {findings.platform}",
+        f"devices: {', '.join(findings.devices)}",
+        *(f"engine {name}: {', '.join(devices)}" for name, devices in findings.engines.items()),
         "",
     ]
-    for name, package in findings["packages"].items():
+    for name, package in findings.packages.items():
         state = package["version"] if package["status"] == "ok" else package["status"]
         lines.append(f"  {name:<24}{state:<16}{package['purpose']}")
     lines.append("")
-    for what, item in _grouped(findings["missing"]).items():
+    for what, item in _grouped(findings.missing).items():
         lines.append(f"{what}: {item['why']}; get it with: {item['get']}")
-    return "\n".join(lines if findings["missing"] else [*lines, "Nothing is missing."])
+    return "\n".join(lines if findings.missing else [*lines, "Nothing is missing."])
 
 
 def _grouped(missing: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, str]]:

@@ -1,6 +1,6 @@
 """What flags may hold: a parser takes a flag's text and returns the value, or says in one line what is wrong with it.
 
-The names at the end annotate the arguments of verbs: `imgsz: Annotated[Count, "shorter side, pixels"] = 640`.
+The names at the end annotate the arguments of verbs: `batch: Annotated[Count, "images in a step"] = 16`.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from slimdet.messages import did_you_mean
+from slimdet.runtime.engine import EngineName
 from slimdet.widths import WidthRange
 
 Number = TypeVar("Number", int, float)
@@ -69,6 +70,12 @@ def width_list(text: str) -> tuple[float, ...] | WidthRange:
     return WidthRange(one_width(low.strip()))
 
 
+def one_or_two_sides(text: str) -> int | tuple[int, int]:
+    low, dash, high = text.partition("-")
+    side = number(int, 1)
+    return (side(low.strip()), side(high.strip())) if dash else side(text)
+
+
 def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
     """A parser of a comma-separated list of the `allowed` words."""
     word = choice(allowed)
@@ -109,17 +116,26 @@ def device_name(text: str) -> str:
     return text
 
 
+# Kinds of values.
 Count = Annotated[int, number(int, 1)]
 Natural = Annotated[int, number(int, 0)]
 Positive = Annotated[float, number(float, 0, above=True)]
 NonNegative = Annotated[float, number(float, 0)]
 Fraction = Annotated[float, number(float, 0, 1)]
 Width = Annotated[float, one_width]
-WidthOrAll = Annotated[float | None, width_or_all]  # None is all
 Widths = Annotated[tuple[float, ...] | WidthRange, width_list]
+Sides = Annotated[int | tuple[int, int], one_or_two_sides]
 Parts = Annotated[tuple[str, ...], some_of("features", "classes", "rpn", "masks")]  # of distillation
 Existing = Annotated[Path, existing]
 Source = Annotated[str, source]  # a file, a folder, or a glob pattern
-Model = Annotated[str, existing_or("bundled")]  # a bundle's folder, or "bundled"
 Start = Annotated[str, existing_or("imagenet", "none", "bundled")]  # of training: weights, a bundle, or one of these
-Device = Annotated[str, device_name]
+
+# Flags of several verbs, with their help.
+Model = Annotated[str, existing_or("bundled"), "bundle: a folder, or 'bundled'"]
+WidthOrAll = Annotated[float | None, width_or_all, "one width, or all"]  # None is all
+Side = Annotated[Count | None, "shorter side in pixels (default: the model's)"]
+TorchSide = Annotated[Count | None, "shorter side in pixels, with --engine torch (default: the model's)"]
+Device = Annotated[str, device_name, "auto, cpu, cuda, cuda:N or mps"]
+Engine = Annotated[EngineName, "what runs it; auto is onnxruntime where the model was exported, else torch"]
+EngineDevice = Annotated[str, device_name, "auto, cpu, cuda, cuda:N or mps, as far as the engine has it"]
+Threads = Annotated[Count | None, "threads of one run (default: the engine's choice)"]

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,8 +21,8 @@ class Sliced(nn.Module):
     """Mixin over a convolution, linear or norm class: the layer computes with a corner of shared parameters.
 
     `_parameters["weight"]` is the widest layer's own Parameter object; `.weight`, which every subclass's forward
-    reads, is its leading corner. Shared tensors belong to the widest detector: a sliced layer neither saves, loads
-    nor converts them.
+    reads, is its leading corner, a view: writing into it in place writes the shared parameter. Shared tensors belong to
+    the widest detector: a sliced layer neither saves, loads, converts nor replaces them.
     """
 
     _corner: tuple[slice, ...]
@@ -33,9 +34,7 @@ class Sliced(nn.Module):
         weight = self._parameters["weight"]
         if weight is None:
             return None
-        corner = weight[self._corner]
-        # A matrix product depends, in its last bit, on the distance between rows: take the one of an extracted layer.
-        return corner.contiguous() if corner.dim() == 2 else corner
+        return weight[self._corner]
 
     @property
     def bias(self) -> Tensor | None:
@@ -50,6 +49,14 @@ class Sliced(nn.Module):
 
     def _shared(self) -> tuple[str, ...]:
         return ("weight",) if self._own_bias else ("weight", "bias")
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        if name in self._shared():  # `twin.fc.weight = nn.Parameter(...)` comes here too
+            raise SharingError(
+                f"{name} is shared with the other widths and cannot be replaced: write into it in place, under "
+                "torch.no_grad(), or take a detector of its own with model.extract(width)"
+            )
+        super().register_parameter(name, param)
 
     def _tie(self, widest: nn.Module) -> None:
         """Hold the widest layer's Parameter objects again, after an operation that made new ones."""
@@ -103,9 +110,17 @@ class Sliced(nn.Module):
             del self.__dict__[name]
 
 
+def _linear(self: Any, input: Tensor) -> Tensor:
+    # A matrix product depends, in its last bit, on the distance between rows: take the one of an extracted layer.
+    return F.linear(input, self.weight.contiguous(), self.bias)
+
+
 @cache
 def _sliced_class(plain: type[nn.Module]) -> type[Sliced]:
-    return cast(type[Sliced], type(f"Sliced{plain.__name__}", (Sliced, plain), {"__module__": __name__}))
+    members: dict[str, Any] = {"__module__": __name__}
+    if plain.forward is nn.Linear.forward:
+        members["forward"] = _linear
+    return cast(type[Sliced], type(f"Sliced{plain.__name__}", (Sliced, plain), members))
 
 
 def _new_sliced(plain: type[nn.Module]) -> Sliced:

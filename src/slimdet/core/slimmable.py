@@ -15,70 +15,17 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
+from slimdet.core.checks import check_layers, check_scope
 from slimdet.core.scopes import Scope, get_scope
-from slimdet.core.sliced import Sliced, slice_layer, slice_norm
-from slimdet.core.tracing import CONVOLUTIONS, NORMS, trace
-from slimdet.errors import ConfigError, UnknownLayerError, WidthError
+from slimdet.core.sliced import Sliced
+from slimdet.core.twins import build_twin, own_tensors
+from slimdet.errors import UnknownLayerError, WidthError
+from slimdet.messages import check_choice
 from slimdet.widths import parse_plan, parse_width, parse_widths, width_key
 
 NORM_SHARING = ("own", "shared")
 PASSING_TWINS = 32  # as many as there are widths to draw from
-
-
-def check_layers(detector: nn.Module) -> None:
-    """Refuse what slimdet cannot narrow.
-
-    Raises:
-        UnknownLayerError: a layer or a bare parameter of an unknown kind, by its dotted name.
-    """
-    for name, module in detector.named_modules():
-        own = {key for key, value in module._parameters.items() if value is not None}
-        if isinstance(module, Sliced | Slimmable):
-            raise UnknownLayerError(f"{name or 'the detector'} is slimmable already; hand over an ordinary detector")
-        if not name and (own or module._buffers):
-            entry = min(own | set(module._buffers))
-            raise UnknownLayerError(f"the detector itself holds the tensor {entry!r}; put it into a submodule")
-        if not own:
-            continue
-        kind = type(module).__name__
-        known = isinstance(module, (*CONVOLUTIONS, nn.Linear, *NORMS)) and own <= {"weight", "bias"}
-        if not known or "weight" not in module._parameters or any(is_lazy(p) for p in module.parameters(False)):
-            raise UnknownLayerError(
-                f"{name} ({kind} with {', '.join(sorted(own))}) is of a kind that slimdet cannot narrow; known are "
-                "Conv, ConvTranspose, Linear, BatchNorm, FrozenBatchNorm2d, GroupNorm and their subclasses"
-            )
-
-
-def build_twin(
-    detector: nn.Module,
-    width: float,
-    scope: Scope,
-    example: tuple[Any, ...] | None = None,
-    norms: str = "own",
-    plan: Mapping[str, float] | None = None,
-) -> nn.Module:
-    """Build the detector at `width`: shared weights, own norms, and whatever else a module holds copied.
-
-    Args:
-        detector, width, scope, example, norms: as `slim` takes them.
-        plan: widths of the stages that differ from `width`.
-
-    Raises:
-        WidthError: the width leaves a layer without a channel or splits a group, or the plan names no layer.
-        UnknownLayerError: a layer that the dry run does not reach or that sees varying channels.
-    """
-    shared = {id(parameter): parameter for parameter in detector.parameters()}
-    twin = copy.deepcopy(detector, cast(dict[int, Any], dict(shared)))
-    for name, geometry in trace(twin, width, scope, example, plan).items():
-        layer = twin.get_submodule(name)
-        if isinstance(layer, NORMS):
-            slice_norm(layer, geometry.outputs, norms == "shared")
-        else:
-            geometry.own_bias &= norms == "own"
-            slice_layer(layer, geometry)
-    return twin
 
 
 class Slimmable(nn.Module):
@@ -88,35 +35,37 @@ class Slimmable(nn.Module):
     other width: its norms, and its biases where the scope says so. Every shared tensor is named once. Conversion
     (`.to`, `.half`, `.to_empty`), loading (also with `assign=True`), deep copies, `torch.save`, weight averaging and
     one optimizer over `parameters()` keep the sharing.
+
+    Attributes:
+        scope, norm_sharing: as `slim` took them.
+        plans: widths by stage, of the widths that are plans.
+        borrowed: added widths whose statistics are still the next wider's, see `add`.
     """
 
     _widest: nn.Module
     twins: nn.ModuleDict
-    # What a bundle says of its model, set by `slimdet.load`: names of the labels 1..K, their ids in annotations,
-    # numbers measured by width, settings of the training, how statistics were collected, by width.
-    classes: tuple[str, ...] = ()
-    category_ids: tuple[int, ...] = ()
-    metrics: Mapping[str, Any] = {}
-    training_settings: Mapping[str, Any] = {}
-    calibrations: Mapping[str, Any] = {}
 
     def __init__(
-        self, detector: nn.Module, scope: Scope, norms: str = "own", example: tuple[Any, ...] | None = None
+        self, detector: nn.Module, scope: Scope, norm_sharing: str = "own", example: tuple[Any, ...] | None = None
     ) -> None:
         super().__init__()
-        self.norms = norms
+        self.norm_sharing = norm_sharing
         self.plans: dict[float, dict[str, float]] = {}
         self._example = example
+        self.borrowed: set[float] = set()
         self._passing: dict[float, nn.Module] = {}  # twins of widths that training draws; they keep no statistics
         # The detector's parts are this module's parts, so that the widest's state dict keys are the ordinary ones;
         # the detector object itself stays out of the module tree.
         object.__setattr__(self, "_widest", detector)
         self.scope = scope
+        taken = {*dir(self), "twins"}
         for name, child in detector.named_children():
+            if name in taken:
+                raise UnknownLayerError(f"{name!r}, a part of the detector, is a name that Slimmable uses; rename it")
             self.add_module(name, child)
         self.twins = nn.ModuleDict()
         self.training = detector.training
-        self.register_load_state_dict_post_hook(_retie)
+        self.register_load_state_dict_post_hook(_loaded)
 
     @property
     def widths(self) -> tuple[float, ...]:
@@ -126,7 +75,8 @@ class Slimmable(nn.Module):
     def twin(self, width: float) -> nn.Module:
         """Return the live detector of one width: weights shared with the others, norms its own.
 
-        In training, a model with shared norms has any width; in eval mode a width needs statistics of its own.
+        In training, a model with shared norms has any width. Writing in place through a twin's weights writes the
+        shared ones.
 
         Raises:
             WidthError: the model does not have this width.
@@ -137,15 +87,28 @@ class Slimmable(nn.Module):
         key = width_key(value)
         if key in self.twins:
             return self.twins[key]
-        if self.training and self.norms == "shared":
+        if self.training and self.norm_sharing == "shared":
             return self._passing_twin(value)
         known = ", ".join(map(str, self.widths))
         raise WidthError(f"width {value} is not one of {known}; add it with 'slimdet calibrate --width {value}'")
 
+    def check_statistics(self, width: float) -> None:
+        """Make sure that a width's statistics, if it has any, are its own.
+
+        Raises:
+            WidthError: `add` gave the width, and it was neither trained nor calibrated since.
+        """
+        value = parse_width(width)
+        if value in self.borrowed:
+            raise WidthError(
+                f"width {value} has no statistics of its own yet: train it, or collect them with 'slimdet calibrate "
+                f"--width {value}', in Python collect_statistics(model, {value}, batches)"
+            )
+
     def _passing_twin(self, width: float) -> nn.Module:
         twin = self._passing.pop(width, None)
         if twin is None:
-            twin = build_twin(self._widest, width, self.scope, self._example, self.norms)
+            twin = build_twin(self._widest, width, self.scope, self._example, self.norm_sharing)
             if len(self._passing) >= PASSING_TWINS:
                 del self._passing[next(iter(self._passing))]
         self._passing[width] = twin  # the last used at the end
@@ -153,9 +116,11 @@ class Slimmable(nn.Module):
 
     @torch.no_grad()
     def add(self, width: float, plan: Mapping[str, float] | None = None) -> nn.Module:
-        """Add a width, or replace one, and return its twin. Its statistics are not its own yet: calibrate them.
+        """Add a width, or replace one, and return its twin.
 
-        What belongs to each width starts as the leading channels of the nearest wider width's.
+        What belongs to each width starts as the leading channels of the nearest wider width's. Statistics of batch
+        norms (frozen ones too) are not its own until it is trained or they are collected: till then it neither runs in
+        eval mode nor can it be extracted or saved.
 
         Args:
             width: in (0, 1); with a plan, the name of the plan and the width of what it leaves out.
@@ -168,15 +133,18 @@ class Slimmable(nn.Module):
         if value == 1.0:
             raise WidthError("width 1.0 is the detector itself and cannot be added")
         stages = None if plan is None else parse_plan(plan)
-        twin = build_twin(self._widest, value, self.scope, self._example, self.norms, stages)
+        twin = build_twin(self._widest, value, self.scope, self._example, self.norm_sharing, stages)
         wider = self.twin(min(known for known in self.widths if known > value))
         for name, module in twin.named_modules():
-            for key, own in _own_tensors(module).items():
+            for key, own in own_tensors(module).items():
                 given = cast(Tensor, getattr(wider.get_submodule(name), key))
                 if given.dim() and len(given) >= len(own):  # a plan may be wider here: the widest's stay then
                     own.copy_(given[: len(own)])
         twin.train(self.training)
         self.twins[width_key(value)] = twin
+        self.borrowed.discard(value)
+        if any(getattr(module, "running_mean", None) is not None for module in twin.modules()):
+            self.borrowed.add(value)
         self.plans.pop(value, None)
         if stages is not None:
             self.plans[value] = stages
@@ -195,22 +163,29 @@ class Slimmable(nn.Module):
             {boxes [N, 4] x1 y1 x2 y2 in pixels, labels [N], scores [N] in 0..1, ...}.
 
         Raises:
-            WidthError: training without a width, or a width that the model does not have.
+            WidthError: training without a width, a width that the model does not have, or, in eval mode, one without
+                statistics of its own.
         """
         if width is None:
             if self.training:
                 raise WidthError(f"training needs a width: model(images, targets, width=...), one of {self.widths}")
             width = 1.0
         detector = self.twin(width)
-        return detector(images) if targets is None else detector(images, targets)
+        if not self.training:
+            self.check_statistics(width)
+        result = detector(images) if targets is None else detector(images, targets)
+        if self.training:
+            self.borrowed.discard(parse_width(width))
+        return result
 
     def extract(self, width: float) -> nn.Module:
         """Return a plain detector of this width: its own tensors, ordinary layers, no slimdet class, no sharing.
 
         Raises:
-            WidthError: the model does not have this width.
+            WidthError: the model does not have this width, or its statistics are not its own.
         """
         twin = self.twin(width)
+        self.check_statistics(width)
         # Full-size weights are not copied only to be cut: sliced layers hold on to them until they are unsliced.
         sliced = [module for module in twin.modules() if isinstance(module, Sliced)]
         held = {id(parameter): parameter for layer in sliced for parameter in layer.parameters(recurse=False)}
@@ -249,15 +224,10 @@ class Slimmable(nn.Module):
         return self
 
 
-def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters and statistics of a twin's module that it does not share, by name."""
-    shared = module._shared() if isinstance(module, Sliced) else ()
-    tensors = {name: tensor for name, tensor in module._parameters.items() if name not in shared}
-    return {name: tensor for name, tensor in (tensors | module._buffers).items() if tensor is not None}
-
-
-def _retie(model: Slimmable, incompatible_keys: Any) -> None:
+def _loaded(model: Slimmable, incompatible_keys: Any) -> None:
     model.tie()
+    lacking = set(".".join(incompatible_keys.missing_keys).split("."))
+    model.borrowed = {width for width in model.borrowed if width_key(width) in lacking}
 
 
 def slim(
@@ -265,43 +235,39 @@ def slim(
     widths: Iterable[float] = (0.25, 0.5, 0.75, 1.0),
     scope: str | Scope = "detector",
     example: tuple[Any, ...] | None = None,
-    norms: str = "own",
+    norm_sharing: str = "own",
     plans: Mapping[float, Mapping[str, float]] | None = None,
 ) -> Slimmable:
     """Make a detector slimmable. The detector handed over becomes width 1.0 and is not changed.
 
     Args:
         detector: any torchvision detector, or another module made of convolutions, linears and norms.
-        widths: fractions of the channels, each in (0, 1], 1.0 among them. A layer of C channels gets `int(w * C)`.
+        widths: fractions of the channels, each in (0, 1], 1.0 among them. A layer of C channels gets
+            w * C of them, rounded down (`slimdet.widths.channels_at`).
         scope: "detector" narrows everything but the outputs; "backbone" what the original system narrows; or a Scope.
         example: positional arguments of a forward pass that reaches every layer, for the dry run that finds how many
             channels a layer receives; the default is a list of one image [3, 64, 64].
-        norms: "own": each width has its own norms, and in scope "detector" its own biases where no norm follows;
+        norm_sharing: "own": each width has its own norms, and in scope "detector" its own biases where no norm follows;
             "shared": their weights and biases are shared slices, a width owns the norms' statistics alone. In training
             such a model runs at any width, and widths can be added afterwards.
         plans: for some of `widths`, widths by stage, as `Slimmable.add` takes them.
 
     Raises:
         WidthError: a malformed or repeated width, 1.0 missing, or a width that does not fit the detector.
-        UnknownLayerError: a layer or bare parameter that cannot be narrowed.
-        ConfigError: no such scope, or `norms` is neither "own" nor "shared".
+        UnknownLayerError: a layer or bare parameter that cannot be narrowed, or a part of the detector that has the
+            name of one of Slimmable's own attributes.
+        ConfigError: no such scope, or `norm_sharing` is neither "own" nor "shared".
     """
     scope = get_scope(scope)
-    if norms not in NORM_SHARING:
-        raise ConfigError(f"norms {norms!r} is not one of {', '.join(map(repr, NORM_SHARING))}")
+    check_choice("norm_sharing", norm_sharing, NORM_SHARING)
     values = parse_widths(widths)
+    if any(isinstance(module, Sliced | Slimmable) for module in detector.modules()):
+        raise UnknownLayerError(f"{type(detector).__name__} is slimmable already; hand over an ordinary detector")
     check_layers(detector)
-    layers = [name for name, module in detector.named_modules() if isinstance(module, (*CONVOLUTIONS, nn.Linear))]
-    if not any(scope.narrows(name) for name in layers):
-        raise UnknownLayerError(f"scope {scope.name!r} narrows no layer of {type(detector).__name__}; pass a Scope")
-    if scope.keep and scope.name == "detector" and not any(scope.keeps(name) for name in layers):
-        raise UnknownLayerError(
-            f"scope 'detector' finds no output layer in {type(detector).__name__}: pass a Scope that names those "
-            "whose channels mean classes, boxes or masks"
-        )
-    model = Slimmable(detector, scope, norms, example)
+    check_scope(detector, scope)
+    model = Slimmable(detector, scope, norm_sharing, example)
     model.plans = {parse_width(value): parse_plan(plan) for value, plan in (plans or {}).items()}
     for value in values[:-1]:
-        twin = build_twin(detector, value, scope, example, norms, model.plans.get(value))
+        twin = build_twin(detector, value, scope, example, norm_sharing, model.plans.get(value))
         model.twins[width_key(value)] = twin
     return model

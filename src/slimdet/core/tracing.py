@@ -8,7 +8,6 @@ Letters: C channels of a layer in the widest detector, w width.
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from slimdet.core.scopes import Scope
 from slimdet.errors import SlimdetError, UnknownLayerError, WidthError
 from slimdet.messages import first_line
+from slimdet.widths import WIDTH_STEPS, channels_at, least_width
 
 CONVOLUTIONS = (_ConvNd,)
 NORMS = (_BatchNorm, FrozenBatchNorm2d, nn.GroupNorm)
@@ -64,7 +64,9 @@ def trace(
     training = {m: m.training for m in module.modules()}
     if example is None:
         reference = next(module.parameters())
-        example = ([torch.zeros(3, 64, 64, device=reference.device, dtype=reference.dtype)],)
+        # Stand-ins compute nothing: weights on the meta device do not hinder a run on the CPU.
+        device = "cpu" if reference.is_meta else reference.device
+        example = ([torch.zeros(3, 64, 64, device=device, dtype=reference.dtype)],)
     try:
         with run.stand_ins(layers), torch.no_grad():
             module.eval()
@@ -141,10 +143,8 @@ class _DryRun:
         else:  # the channels per group stay, and the groups follow the input
             groups, rest = divmod(received, layer.in_channels // layer.groups)
             out = groups * (layer.out_channels // layer.groups)
-            narrowed = received < layer.in_channels
-            if rest or (
-                narrowed and self.scope.narrows(name) and out != int(self._width_of(name) * layer.out_channels)
-            ):
+            narrows = received < layer.in_channels and self.scope.narrows(name)
+            if rest or (narrows and out != channels_at(self._width_of(name), layer.out_channels)):
                 raise self._misfit(name, f"{received} channels, not a whole number of groups")
         self._remember(name, Geometry(received, out, groups))
         spatial = type(layer).forward(surrogate, x[:, :1].to("meta", torch.float32), *args).shape[2:]  # pyright: ignore
@@ -156,9 +156,9 @@ class _DryRun:
 
     def _narrowed(self, name: str, channels: int) -> int:
         width = self._width_of(name)
-        out = int(width * channels) if self.scope.narrows(name) else channels
+        out = channels_at(width, channels) if self.scope.narrows(name) else channels
         if out == 0:
-            least = _ceil4(1 / channels)
+            least = least_width(channels)
             raise WidthError(f"width {width} leaves {name} ({channels} channels) without one; use {least} or more")
         return out
 
@@ -207,10 +207,6 @@ def _single_channel(layer: nn.Conv2d) -> nn.Module:
     return surrogate.float() if not isinstance(layer, _ConvTransposeNd) else surrogate
 
 
-def _ceil4(value: float) -> float:
-    return math.ceil(value * 10_000 - 1e-9) / 10_000
-
-
 def _nearest_fits(module: nn.Module, name: str, width: float, scope: Scope) -> tuple[float | None, float | None]:
     """The nearest widths, below and above, at which every grouped layer that narrows has whole groups."""
     rules: list[tuple[int, int, int, int]] = []  # channels in and out, per group in and out
@@ -226,12 +222,12 @@ def _nearest_fits(module: nn.Module, name: str, width: float, scope: Scope) -> t
 
     def fits(w: float) -> bool:
         for c_in, c_out, per_in, per_out in rules:
-            received = int(w * c_in)
-            if received < per_in or received % per_in or int(w * c_out) != received // per_in * per_out:
+            received = channels_at(w, c_in)
+            if received < per_in or received % per_in or channels_at(w, c_out) != received // per_in * per_out:
                 return False
         return True
 
-    steps = round(width * 10_000)
-    below = next((i / 10_000 for i in range(steps - 1, 0, -1) if fits(i / 10_000)), None)
-    above = next((i / 10_000 for i in range(steps + 1, 10_001) if fits(i / 10_000)), None)
+    step = round(width * WIDTH_STEPS)
+    below = next((i / WIDTH_STEPS for i in range(step - 1, 0, -1) if fits(i / WIDTH_STEPS)), None)
+    above = next((i / WIDTH_STEPS for i in range(step + 1, WIDTH_STEPS + 1) if fits(i / WIDTH_STEPS)), None)
     return below, above

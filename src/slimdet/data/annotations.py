@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slimdet.errors import ConfigError, DataError
+from slimdet.images.masks import decode_runs
 
 LISTS = {"images": "image", "annotations": "annotation", "categories": "category"}
 # What is wrong with these can be put right: boxes are clipped, boxes without area left out, ids mapped to others.
@@ -181,28 +181,6 @@ def _segmentation_fault(shape: Any, width: int, height: int) -> str:
     if (total := int(runs.sum())) != height * width:
         return f"the run lengths of an RLE add up to {total}, not to {height} x {width} pixels"
     return ""
-
-
-def decode_runs(counts: str | bytes) -> NDArray[np.int64] | None:
-    """Run lengths of a compressed RLE; None if the text is cut off or holds other characters.
-
-    COCO's format: groups of 5 bits from low to high, each a character from "0" with bit 5 for "more follows" and the
-    last group's bit 4 the sign; from the fourth run on, what is written is the difference to the run two before.
-    """
-    text = counts.encode() if isinstance(counts, str) else counts
-    groups = np.frombuffer(text, np.uint8).astype(np.int64) - ord("0")
-    if not len(groups):
-        return groups
-    (ends,) = np.nonzero(groups & 32 == 0)
-    starts = np.append(0, ends[:-1] + 1) if len(ends) else ends
-    lengths = ends - starts + 1
-    if groups.min() < 0 or groups.max() > 63 or groups[-1] & 32 or lengths.max() > 7:
-        return None
-    places = np.arange(len(groups)) - np.repeat(starts, lengths)  # within each run's groups
-    runs = np.add.reduceat((groups & 31) << (5 * places), starts)
-    runs -= np.where(groups[ends] & 16, 1 << (5 * lengths), 0)
-    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
-    return runs
 
 
 # ------------------------------------------------------------------------------------------------- masks

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
 
 from slimdet.messages import check_choice
 
@@ -49,6 +50,31 @@ def _scale_jitter() -> v2.Transform:
     return v2.RandomAffine(
         degrees=(0.0, 0.0), translate=(0.1, 0.1), scale=(0.5, 1.5), interpolation=InterpolationMode.BILINEAR, fill=_FILL
     )
+
+
+class ShrinkInto(v2.Transform):
+    """Resize as the detector will: to a shorter side of `shorter` pixels, the longer one at most `longest`.
+
+    As bytes, once, where images are loaded: what travels from there, and what every width resizes again to its own
+    size, is small then. An image that is smaller already stays as it is: enlarging is left to the detector.
+    """
+
+    def __init__(self, shorter: int, longest: int) -> None:
+        super().__init__()
+        self.shorter, self.longest = shorter, longest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """The new size (height, width) of the image; None for one that stays."""
+        height, width = F.get_size(next(one for one in flat_inputs if isinstance(one, tv_tensors.Image)))
+        scale = min(self.shorter / min(height, width), self.longest / max(height, width))
+        # Rounded, not floored: the detector finds the side it wants and leaves the image alone.
+        return {"size": [max(1, round(height * scale)), max(1, round(width * scale))] if scale < 1 else None}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Bilinear without low-pass, the detector's own way; boxes and masks go with the image."""
+        if params["size"] is None:
+            return inpt
+        return self._call_kernel(F.resize, inpt, params["size"], antialias=False)
 
 
 class DropEmptyMasks(nn.Module):

@@ -13,7 +13,7 @@ from slimdet.data.loader import loader
 from slimdet.errors import DataError
 from slimdet.messages import listed
 from slimdet.models.kinds import without_background
-from slimdet.runtime.coco_results import coco_results
+from slimdet.runtime.result import coco_results
 
 
 class DetectionData(Protocol):
@@ -50,7 +50,7 @@ def detect(
     dataset: DetectionData,
     device: torch.device | str = "cpu",
     batch: int = 1,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int, int], Any] | None = None,
     category_ids: Sequence[int] | None = None,
     workers: int = 0,
 ) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def detect(
             chosen here: `lambda images: model(images, width=0.5)`. The model must be in eval mode. Label 0 is left out.
         dataset: items are (image, target), with the image's id in target["image_id"].
         batch: images per call.
-        progress: called after each batch with the number of images done in it.
+        progress: called after each batch with the number of images done and of all.
         category_ids: [K], the category id of the detector's labels; by default the data set's own order
             (see `check_classes` for a detector whose classes come in another).
         workers: processes that read images.
@@ -73,14 +73,16 @@ def detect(
     found: list[dict[str, Any]] = []
     if not len(dataset):
         return found
+    done = 0
     for images, targets in loader(dataset, batch, workers=workers):  # pyright: ignore[reportArgumentType]
         # Not inference mode: tensors a detector caches in it could not be used in training afterwards.
         with torch.no_grad():
             outputs = model_call([image.to(device) for image in images])
         for target, output in zip(targets, outputs, strict=True):
             found += to_coco(without_background(output), int(target["image_id"]), category_ids)
+        done += len(images)
         if progress:
-            progress(len(images))
+            progress(done, len(dataset))
     return found
 
 

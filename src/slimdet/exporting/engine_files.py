@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,68 +17,86 @@ from slimdet.bundle.manifest import Manifest
 from slimdet.errors import ConfigError
 from slimdet.exporting.linked import link
 from slimdet.exporting.onnx import OPSET, folded, to_onnx
+from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.files import atomic_write, new_run_dir
+from slimdet.messages import with_fields
 from slimdet.models.image_size import set_image_size
 from slimdet.models.kinds import require
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
 
+@dataclass(frozen=True)
+class EngineFile:
+    """One width as a file.
+
+    Attributes:
+        file: its name.
+        sha256: of the file.
+        bytes: of the file, OpenVINO's .bin included.
+        weights: sha256 of the weights that it was made from.
+        bin_sha256: of OpenVINO's .bin file beside it; None for other formats.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    weights: str
+    bin_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Export:
+    """The folder that was written to, the files' format, and the file of each width, {"0.25": ...}."""
+
+    out: Path
+    format: Format
+    widths: dict[str, EngineFile]
+
+
 def export(
-    model: str,
-    width: float | None = None,
-    format: str = "onnx",
-    imgsz: int | None = None,
-    linked: bool = False,
-    out: Path | None = None,
-) -> dict[str, Any]:
+    model: str | Path, settings: ExportSettings | None = None, *, out: str | Path | None = None, **fields: Any
+) -> Export:
     """Write one width, or all, as `width-W.onnx` (or `.xml` and `.bin`), each the whole detector from pixels to boxes.
+
+        slimdet.export("runs/train-1/model", width=0.5, format="openvino")
 
     Args:
         model: a bundle's folder, which the files are written to and recorded in; or "bundled", for which they go to
             `runs/export-N`.
-        width: None for all.
-        format: "onnx" or "openvino".
-        imgsz: shorter side in pixels that images are resized to; the default is the model's.
-        linked: ONNX files that use the bundle's weights file and have no weights of their own.
+        settings: which widths, and as what; the default is `ExportSettings()`.
         out: a folder, new or empty, for the files alone. They need nothing else.
-
-    Returns:
-        {"out", "format", "widths": {"0.25": {"file", "sha256", "bytes", "weights"}}}; `weights` is the sha256 of the
-        weights that the file was made from.
+        fields: fields of `ExportSettings`, in place of those that `settings` has.
 
     Raises:
         BundleError, WidthError: what was given cannot be used.
         ConfigError: the detector cannot be exported, `out` is not empty, or `linked` has no bundle to link to.
     """
+    settings = with_fields(settings or ExportSettings(), fields)
     source = manifest.read(model)
-    require(source.architecture, "export", model)
-    inside = out is None and model != "bundled"
-    if linked and (format != "onnx" or not inside):
+    require(source.architecture, "export", str(model))
+    inside = out is None and str(model) != "bundled"
+    if settings.linked and (settings.format != "onnx" or not inside):
         raise ConfigError("--linked makes ONNX files that need their bundle beside them: leave out --out and --format")
-    widths = source.widths if width is None else (source.check_width(width),)
+    widths = source.widths if settings.width is None else (source.check_width(settings.width),)
     slimmable = store.load(model)
-    if imgsz is not None:
-        set_image_size(slimmable, imgsz)
-    entries = {}
+    if settings.imgsz is not None:
+        set_image_size(slimmable, settings.imgsz)
+    entries: dict[str, EngineFile] = {}
     folder = source.folder if inside else None
     for value in widths:
         detector: Any = slimmable.extract(value)
         graph = to_onnx(detector, _metadata(source, value, detector))
-        graph = link(graph, source.folder / source.document["weights"]["file"], value) if linked else folded(graph)
+        weights = source.folder / source.document["weights"]["file"]
+        graph = link(graph, weights, value) if settings.linked else folded(graph)
         folder = folder or new_run_dir("export", out)  # not before there is something to put into it
-        file = folder / f"width-{value}{SUFFIX[format]}"
+        file = folder / f"width-{value}{SUFFIX[settings.format]}"
         _write(graph, file)
         entries[str(value)] = _entry(file, source.weights_sha256)
         if inside:
-            _record(source, format, entries)
-    return {"out": str(folder), "format": format, "widths": entries}
-
-
-def view(written: Mapping[str, Any]) -> str:
-    """What was written, as lines."""
-    lines = [f"{entry['file']}: {entry['bytes'] / 2**20:.1f} MiB" for entry in written["widths"].values()]
-    return "\n".join([*lines, f"in {written['out']}; how to run them: docs/edge.md"])
+            _record(source, settings.format, entries)
+    assert folder is not None  # a bundle has widths
+    return Export(folder, settings.format, entries)
 
 
 def _metadata(source: Manifest, width: float, detector: Any) -> dict[str, str]:
@@ -115,18 +134,28 @@ def _write(graph: onnx.ModelProto, file: Path) -> None:
         save_ir(graph, file)
 
 
-def _entry(file: Path, weights: str) -> dict[str, Any]:
-    size = file.stat().st_size
-    if file.suffix == SUFFIX["openvino"]:
-        size += file.with_suffix(".bin").stat().st_size
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return {"file": file.name, "sha256": digest, "bytes": size, "weights": weights}
+def _entry(file: Path, weights: str) -> EngineFile:
+    content = file.read_bytes()
+    if file.suffix != SUFFIX["openvino"]:
+        return EngineFile(file.name, _sha256(content), len(content), weights)
+    values = file.with_suffix(".bin").read_bytes()
+    return EngineFile(file.name, _sha256(content), len(content) + len(values), weights, _sha256(values))
 
 
-def _record(source: Manifest, format: str, entries: Mapping[str, Any]) -> None:
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _record(source: Manifest, format: Format, entries: Mapping[str, EngineFile]) -> None:
     """Add engines to a bundle's model.json; all else in it stays."""
     file = source.folder / manifest.MODEL
     document = json.loads(file.read_text(encoding="utf-8"))
-    document.setdefault("engines", {}).setdefault(format, {}).update(entries)
+    document.setdefault("engines", {}).setdefault(format, {}).update(
+        {width: _recorded(entry) for width, entry in entries.items()}
+    )
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _recorded(entry: EngineFile) -> dict[str, Any]:
+    return {name: value for name, value in asdict(entry).items() if value is not None}

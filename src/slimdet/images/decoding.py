@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from slimdet.errors import ImageError
 
-ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
+ImageSource: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
 
 MAX_PIXELS = 50_000_000
 # Named, so that a file can never reach a decoder that starts another program (EPS) or that nobody fuzzes.
@@ -48,8 +48,9 @@ def read_image(source: ImageSource) -> np.ndarray:
     """Decode `source` to RGB, upright.
 
     Args:
-        source: a path, the bytes of an image file, a Pillow image, or an array [H, W], [H, W, 1] (grey), [H, W, 2]
-            (grey, alpha), [H, W, 3] (RGB) or [H, W, 4] (RGB, alpha) of booleans, integers or floats.
+        source: a path, the bytes of an image file, a binary file object (read from where it stands), a Pillow image, or
+            an array [H, W], [H, W, 1] (grey), [H, W, 2] (grey, alpha), [H, W, 3] (RGB) or [H, W, 4] (RGB, alpha) of
+            booleans, integers or floats.
 
     Returns:
         uint8 array [H, W, 3], contiguous, 0..255. An RGB uint8 array is returned as it is, not copied.
@@ -96,7 +97,7 @@ def check_resizable(what: str, width: int, height: int, longest: int) -> None:
 
 
 @contextmanager
-def _opened(source: str | Path | bytes | Image.Image) -> Iterator[tuple[Image.Image, bytes]]:
+def _opened(source: str | Path | bytes | BinaryIO | Image.Image) -> Iterator[tuple[Image.Image, bytes]]:
     """Open `source` and check its size; turn whatever decoding it raises into an ImageError that names it.
 
     Yields the image, not yet decoded, and the bytes of its file (none for a Pillow image).
@@ -107,15 +108,17 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[tuple[Image.Im
         name = f"image of {len(source)} bytes"
     elif isinstance(source, str | Path):
         name = str(source)
+    elif hasattr(source, "read"):
+        name = str(getattr(source, "name", None) or f"{type(source).__name__} object")
     else:
         kind = type(source).__name__
-        raise ImageError(f"an image cannot be a {kind}; give a path, bytes, a Pillow image or an array")
+        raise ImageError(f"an image cannot be a {kind}; give a path, bytes, a binary file, a Pillow image or an array")
     try:
         if isinstance(source, Image.Image):
             _check_pixels(name, *source.size)
             yield source, b""
         else:
-            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            data = _contents(source, name)
             _check_complete(data)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_pixels(name, *image.size)
@@ -133,6 +136,17 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[tuple[Image.Im
     except Exception as error:  # Pillow raises nearly anything on broken files: OSError, SyntaxError, struct.error, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: cannot be decoded: {reason}") from error
+
+
+def _contents(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, str | Path):
+        return Path(source).read_bytes()
+    data = b"" if isinstance(source, io.TextIOBase) else source.read()
+    if not isinstance(data, bytes) or not data:
+        raise ImageError(f"{name}: gives no bytes; open the file in binary mode ('rb'), at its beginning")
+    return data
 
 
 def _check_pixels(name: str, width: int, height: int) -> None:

@@ -137,7 +137,8 @@ def faster_rcnn(
         ConfigError: an option that is unknown or out of range.
         WeightsError: the weights cannot be had or do not fit; there is never a silent random start.
     """
-    return _assemble(FasterRCNN, num_classes, backbone, neck, weights, norm_layer, backbone_norm, imgsz)
+    parts = {"backbone": backbone, "neck": neck, "norm_layer": norm_layer, "backbone_norm": backbone_norm}
+    return _assemble(FasterRCNN, num_classes, weights, parts, imgsz)
 
 
 def mask_rcnn(
@@ -150,7 +151,8 @@ def mask_rcnn(
     imgsz: int | Sequence[int] | None = None,
 ) -> MaskRCNN:
     """Mask R-CNN (He et al. 2017): `faster_rcnn` with a mask head. Arguments, result and errors are the same."""
-    return _assemble(MaskRCNN, num_classes, backbone, neck, weights, norm_layer, backbone_norm, imgsz)
+    parts = {"backbone": backbone, "neck": neck, "norm_layer": norm_layer, "backbone_norm": backbone_norm}
+    return _assemble(MaskRCNN, num_classes, weights, parts, imgsz)
 
 
 BUILDERS: dict[str, Callable[..., FasterRCNN]] = {"faster_rcnn": faster_rcnn, "mask_rcnn": mask_rcnn}
@@ -178,20 +180,18 @@ _OPTIONS = ("num_classes", "backbone", "neck", "norm_layer", "backbone_norm", "i
 def _assemble(
     kind: type[FasterRCNN],
     num_classes: int,
-    backbone: str,
-    neck: str,
     weights: str | Path | None,
-    norm_layer: str | None,
-    backbone_norm: str,
+    parts: Mapping[str, Any],
     imgsz: int | Sequence[int] | None,
 ) -> Any:
+    backbone, neck, norm_layer = parts["backbone"], parts["neck"], parts["norm_layer"]
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
         raise ConfigError(f"num_classes {num_classes!r} must be an integer of at least 2: background and one class")
     check_choice("neck", neck, NECKS)
     check_choice("norm_layer", norm_layer, NORM_LAYERS)
     plan, norms = NECKS[neck], NORM_LAYERS[norm_layer]
     shorter, longest = _image_size(imgsz, plan.imgsz)
-    body, loaded = trunk(backbone, weights, backbone_norm)
+    body, loaded = trunk(backbone, weights, parts["backbone_norm"])
     options: dict[str, Any] = {
         "backbone": _pyramid(body, backbone, plan, norms.conv),
         "rpn_anchor_generator": AnchorGenerator(plan.anchors, ((0.5, 1.0, 2.0),) * len(plan.anchors)),
@@ -211,10 +211,7 @@ def _assemble(
     detector.architecture = {
         "builder": "mask_rcnn" if kind is MaskRCNN else "faster_rcnn",
         "num_classes": num_classes,
-        "backbone": backbone,
-        "neck": neck,
-        "norm_layer": norm_layer,
-        "backbone_norm": backbone_norm,
+        **parts,
         "imgsz": [shorter, longest],
     }
     detector.weights_loaded = loaded

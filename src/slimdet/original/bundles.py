@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from slimdet.bundle import store
+from slimdet.bundle import manifest, store
+from slimdet.bundle.card import Card
 from slimdet.core.slimmable import slim
 from slimdet.errors import BundleError, WeightsError
 from slimdet.original.configs.config import read_config
@@ -49,7 +50,7 @@ def to_bundle(path: str | Path, out: str | Path, config: str | Path | None = Non
         if isinstance(meta, Mapping)
         else {}
     )
-    return store.save(model, out, classes=names, category_ids=ids, training={"checkpoint_meta": kept})
+    return store.save(model, out, Card(names, ids, {"checkpoint_meta": kept}))
 
 
 def to_checkpoint(path: str | Path, out: str | Path) -> Path:
@@ -61,8 +62,7 @@ def to_checkpoint(path: str | Path, out: str | Path) -> Path:
     model = store.load(path)
     if getattr(model.twin(1.0), "architecture", {}).get("builder") != "original" or model.widths != WIDTHS:
         raise BundleError(f"{path} is not a detector of the original system; only those have checkpoints of its kind")
-    settings: Any = getattr(model, "training_settings", {})
-    checkpoint.write(out, model, settings.get("checkpoint_meta", {}))
+    checkpoint.write(out, model, manifest.read(path).training.get("checkpoint_meta", {}))
     return Path(out)
 
 

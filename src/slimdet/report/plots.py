@@ -1,8 +1,8 @@
-"""Results as tables for the terminal (with rich) and as pictures (PNG, PDF or SVG, by the path's ending).
+"""Results as pictures (PNG, PDF or SVG, by the path's ending).
 
 Widths are keys as JSON has them ("0.25"), in any order; shown in ascending order. Accuracies are 0..1; -1 (COCO's "no
-ground truth") is a dash in tables and left out of pictures. K classes. Pictures appear whole or not at all, and raise
-ConfigError where matplotlib is not installed.
+ground truth") is left out. K classes. Pictures appear whole or not at all, and raise ConfigError where matplotlib is
+not installed.
 """
 
 import math
@@ -19,8 +19,6 @@ from slimdet.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from rich.console import Group
-    from rich.table import Table
 
 INK, FAINT, BLUE = "#222222", "#C4C4C4", "#0072B2"
 # Okabe and Ito's colours, apart also to colour-blind eyes; without their yellow, which is too light for a line.
@@ -28,43 +26,6 @@ COLOURS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195
 GRADIENT = "viridis"  # for more classes than that: even in lightness, and the same to every eye
 LISTED, COLUMN = 81, 27  # classes listed by name beside precision-recall curves, and how many of them in a column
 KINDS = {"bbox": "boxes", "segm": "masks"}
-
-
-def accuracy_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> "Group":
-    """The 12 COCO numbers of every width, a table per IoU type; 79 columns wide.
-
-    Args:
-        results: width -> "bbox" / "segm" -> the 12 numbers, as `slimdet.evaluation.matching.evaluate` gives them.
-    """
-    tables = []
-    for kind in next(iter(results.values()), {}):
-        first = next(iter(results.values()))[kind]
-        table = _table(
-            "width",
-            *(name.replace("_small", "s").replace("_medium", "m").replace("_large", "l") for name in first),
-            padding=0,
-        )
-        table.title = KINDS.get(kind, kind)
-        for width in _ascending(results):
-            table.add_row(width, *(_accuracy(results[width][kind][name]) for name in first))
-        tables.append(table)
-    return import_module("rich.console").Group(*tables)
-
-
-def class_table(results: Mapping[str, Mapping[str, Mapping[str, float]]], metric: str = "AP") -> "Table":
-    """One number of every class, a column per width.
-
-    Args:
-        results: width -> class -> numbers, as `Evaluation.per_class` gives them.
-        metric: which of them is shown: "AP", "AP50", "AP75" or "AR100".
-    """
-    widths = _ascending(results)
-    table = _table(f"{metric} at width", *widths)
-    table.columns[0].justify = "left"
-    for name in next(iter(results.values()), {}):
-        text = import_module("rich.text").Text(name)  # a class called "[b]" is no markup
-        table.add_row(text, *(_accuracy(results[width][name][metric]) for width in widths))
-    return table
 
 
 def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str], path: str | Path, title: str = "") -> None:
@@ -191,22 +152,8 @@ def plot_accuracy_latency(
     _write(figure, axes, title, path)
 
 
-def _table(*columns: str, padding: int = 1) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
 def _ascending(widths: Iterable[str]) -> list[str]:
     return sorted(widths, key=float)
-
-
-def _accuracy(value: float) -> str:
-    return f"{value:.3f}" if value > -1 else "-"
 
 
 def _count(number: int) -> str:

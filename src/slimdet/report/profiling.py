@@ -9,11 +9,10 @@ import copy
 import json
 import os
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -24,18 +23,44 @@ from torch.utils.flop_counter import FlopCounterMode
 from slimdet.core.slimmable import Slimmable
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError
+from slimdet.report.latency import latencies, summary
+from slimdet.report.settings import ProfileSettings
 
 MB = 2**20
 LEAST_SIDE = 32  # pixels: the coarsest pyramid level has one cell for them
 
 
+@dataclass(frozen=True)
+class Profile:
+    """What each width costs with torch.
+
+    Attributes:
+        imgsz: side of the square picture, pixels; None with an example of one's own.
+        widths: {"0.25": {...}, ...} with
+
+            - "parameters": number of values in all parameters;
+            - "macs": multiply-adds of a full house, torch's count of floating-point operations halved (the convention
+              of "Slimmable Neural Networks", ICLR 2019: ResNet-50 at 224x224 has 4.1 G): convolutions and matrix
+              products;
+            - "latency_ms", "latency_spread_ms": as `slimdet.report.latency.summary` has them;
+            - "memory_mb": weights plus the peak of what torch allocates during a full house, in MiB; the scratch
+              memory of the mathematical libraries is not counted. Absent on devices that cannot tell (mps).
+    """
+
+    device: str
+    threads: int
+    imgsz: int | None
+    repeats: int
+    widths: dict[str, dict[str, float]]
+
+
 def profile(
     model: Slimmable | Mapping[float, nn.Module],
     imgsz: int | None = None,
-    device: str = "auto",
-    repeats: int = 10,
+    device: str = ProfileSettings.device,
+    repeats: int = ProfileSettings.repeats,
     example: tuple[Any, ...] | None = None,
-) -> dict[str, Any]:
+) -> Profile:
     """Measure every width of a model; the model itself is left as it was.
 
     Args:
@@ -46,16 +71,6 @@ def profile(
         repeats: timed runs of every width.
         example: positional arguments of a forward pass, for modules that do not take a list of images.
 
-    Returns:
-        {"imgsz" (pixels, absent with `example`), "device", "threads", "repeats", "widths": {"0.25": {...}, ...}} with
-        - "parameters": number of values in all parameters;
-        - "macs": multiply-adds of a full house, torch's count of floating-point operations halved (the convention of
-          "Slimmable Neural Networks", ICLR 2019: ResNet-50 at 224x224 has 4.1 G): convolutions and matrix products;
-        - "latency_ms": median of `repeats` runs, after a warm one; the widths take turns, so that a load from outside
-          hits all alike; "latency_spread_ms" is the distance between the quartiles;
-        - "memory_mb": weights plus the peak of what torch allocates during a full house, in MiB; the scratch memory
-          of the mathematical libraries is not counted. Absent on devices that cannot tell (mps).
-
     Raises:
         ConfigError: the device is not there, or `imgsz` or `repeats` is too small.
     """
@@ -65,22 +80,17 @@ def profile(
         raise ConfigError(f"repeats {repeats} must be 1 or more")
     place = choose_device(device)
     detectors = _detectors(model, place)
-    report: dict[str, Any] = {"device": place.type, "threads": torch.get_num_threads(), "repeats": repeats}
     if example is None:
         imgsz = imgsz or max(_usual_side(detector) for detector in detectors.values())
-        report["imgsz"] = imgsz
         for detector in detectors.values():
             _take_size(detector, imgsz)
         picture = torch.rand(3, imgsz, imgsz, generator=torch.Generator().manual_seed(0))
         example = ([picture.to(place)],)
-    costs: dict[str, dict[str, Any]] = {width: {} for width in detectors}
+    calls = {width: partial(_run, detector, example, place) for width, detector in detectors.items()}
     with torch.no_grad():
-        for width, runs in _latencies(detectors, example, place, repeats).items():
-            low, _, high = quantiles(runs, n=4) if len(runs) > 1 else (runs[0],) * 3
-            costs[width] = {"latency_ms": median(runs), "latency_spread_ms": high - low}
-        for width, detector in detectors.items():
-            costs[width] |= _full_house_costs(detector, example, place)
-    return report | {"widths": costs}
+        runs = latencies(calls, repeats)
+        costs = {width: summary(runs[width]) | _full_house(detectors[width], example, place) for width in detectors}
+    return Profile(place.type, torch.get_num_threads(), imgsz, repeats, costs)
 
 
 def count_macs(module: nn.Module, example: tuple[Any, ...]) -> int:
@@ -137,29 +147,15 @@ def _proposals_as_detections(
 # ------------------------------------------------------------------------------------------------- the numbers
 
 
-def _latencies(
-    detectors: Mapping[str, nn.Module], example: tuple[Any, ...], place: torch.device, repeats: int
-) -> dict[str, list[float]]:
-    """Milliseconds of every run, by width."""
-    runs: dict[str, list[float]] = {width: [] for width in detectors}
-    for turn in range(repeats + 1):
-        for width, detector in detectors.items():
-            _wait(place)
-            start = time.perf_counter()
-            detector(*example)
-            _wait(place)
-            if turn > 0:  # the first turn warms up
-                runs[width].append((time.perf_counter() - start) * 1e3)
-    return runs
-
-
-def _wait(place: torch.device) -> None:
+def _run(detector: nn.Module, example: tuple[Any, ...], place: torch.device) -> None:
+    """One forward pass to its end."""
+    detector(*example)
     if place.type != "cpu":
         torch.accelerator.synchronize(place)
 
 
-def _full_house_costs(detector: nn.Module, example: tuple[Any, ...], place: torch.device) -> dict[str, Any]:
-    costs: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in detector.parameters())}
+def _full_house(detector: nn.Module, example: tuple[Any, ...], place: torch.device) -> dict[str, float]:
+    costs: dict[str, float] = {"parameters": sum(parameter.numel() for parameter in detector.parameters())}
     weights = sum(_bytes(tensor) for tensor in [*detector.parameters(), *detector.buffers()])
     _fill_house(detector)
     costs["macs"] = count_macs(detector, example)

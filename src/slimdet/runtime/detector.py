@@ -5,31 +5,38 @@ Legend: B images, N detections, H x W pixels.
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import cast, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from slimdet.bundle import manifest
-from slimdet.images.decoding import ImageSource, check_resizable, read_image
-from slimdet.models.kinds import require
-from slimdet.runtime.engine import Engine, Found, Session
-from slimdet.runtime.engines import choose, make
+from slimdet.errors import ConfigError
+from slimdet.runtime import preprocessing
+from slimdet.runtime.engine import CONF, Engine, EngineOptions, EngineSettings, Found, Session, choose, make
 from slimdet.runtime.footprint import footprint
-from slimdet.runtime.result import Result
+from slimdet.runtime.preprocessing import Color, DecodedImage, Source
+from slimdet.runtime.result import Classes, Result, check_conf, labels_of
 
 
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A decoded image: pixels uint8 [H, W, 3] (RGB), its file if it came from one, milliseconds it took."""
+class _Options(TypedDict, total=False):
+    conf: float | None
+    classes: Classes | None
+    color: Color
+    batch: int | None
 
-    pixels: NDArray[np.uint8]
-    path: Path | None
-    read_ms: float
+
+@dataclass(frozen=True)
+class _Call:
+    """What one call runs and what it keeps, all of it checked."""
+
+    width: float
+    session: Session
+    conf: float
+    labels: Sequence[int] | None  # None: all
 
 
 class Runtime:
@@ -41,11 +48,9 @@ class Runtime:
         model: a bundle's folder, or "bundled".
         width: the width that runs where a call names none.
         engine: "onnxruntime", "openvino", "torch", or "auto": onnxruntime where the bundle was exported, else torch.
-        conf: least score of a detection, 0..1. Exported engines keep none below the threshold that the detector was
-            exported with, torchvision's 0.05 unless it was changed.
-        device: "auto", "cpu", "cuda", "cuda:N", "mps" (also "coreml"), as far as the engine has it.
-        threads: for one run; by default the engine's own choice, which is about one for each core.
-        imgsz: shorter side that images are resized to, in pixels; the torch engine alone can change it.
+        conf: least score of a detection where a call names none, 0..1. Exported engines have the threshold that the
+            detector was exported with (torchvision's 0.05 unless it was changed), and less is refused; torch goes to 0.
+        device, threads, imgsz: as `slimdet.runtime.engine.EngineOptions` has them.
 
     Attributes:
         widths: all widths, ascending; the last is 1.0.
@@ -54,7 +59,8 @@ class Runtime:
 
     Raises:
         BundleError: the folder is no bundle, or has no engine files for this engine.
-        ConfigError: the engine or device is not to be had here, or the detector gives more than boxes and masks.
+        ConfigError: the engine or device is not to be had here, `conf` cannot be, or the kind of detector has more than
+            boxes and masks (keypoints), which would be lost.
         WidthError: the bundle does not have the width.
     """
 
@@ -62,19 +68,19 @@ class Runtime:
         self,
         model: str | Path = "bundled",
         width: float = 1.0,
-        engine: str = "auto",
-        conf: float = 0.25,
-        device: str = "auto",
-        threads: int | None = None,
-        imgsz: int | None = None,
+        engine: str = EngineSettings.engine,
+        conf: float = CONF,
+        device: str = EngineOptions.device,
+        threads: int | None = EngineOptions.threads,
+        imgsz: int | None = EngineOptions.imgsz,
     ) -> None:
         self.manifest = manifest.read(model)
-        require(self.manifest.architecture, "run", self.manifest.name)
-        self.width, self.conf = self.manifest.check_width(width), conf
+        self.width = self.manifest.check_width(width)
         self.widths, self.classes = self.manifest.widths, self.manifest.classes
         self.category_ids = self.manifest.category_ids
-        self._settings = {"device": device, "threads": threads, "conf": conf, "imgsz": imgsz}
-        self.engine: Engine = make(choose(engine, self.manifest), self.manifest, **self._settings)
+        self._options = EngineOptions(device, threads, imgsz)
+        self.engine: Engine = make(choose(engine, self.manifest), self.manifest, self._options)
+        self.conf = self._check_conf(conf)
         self._sessions: dict[float, Session] = {}
         self._loading = threading.Lock()
 
@@ -89,101 +95,155 @@ class Runtime:
         return self
 
     @overload
-    def __call__(self, source: ImageSource, width: float | None = None, batch: int = 8) -> Result: ...
+    def __call__(self, source: Source, width: float | None = None, **options: Unpack[_Options]) -> Result: ...
     @overload
-    def __call__(self, source: Sequence[ImageSource], width: float | None = None, batch: int = 8) -> list[Result]: ...
     def __call__(
-        self, source: ImageSource | Sequence[ImageSource], width: float | None = None, batch: int = 8
-    ) -> Result | list[Result]:
+        self,
+        source: Source | Iterable[Source],
+        width: float | None = None,
+        *,
+        stream: Literal[True],
+        **options: Unpack[_Options],
+    ) -> Iterator[Result]: ...
+    @overload
+    def __call__(
+        self, source: Iterable[Source], width: float | None = None, **options: Unpack[_Options]
+    ) -> list[Result]: ...
+    def __call__(
+        self,
+        source: Source | Iterable[Source],
+        width: float | None = None,
+        *,
+        conf: float | None = None,
+        classes: Classes | None = None,
+        color: Color = "rgb",
+        batch: int | None = None,
+        stream: bool = False,
+    ) -> Result | list[Result] | Iterator[Result]:
         """Detect objects.
 
         Args:
-            source: a path, the bytes of an image file, a Pillow image, or an RGB array uint8 [H, W, 3] (and what else
-                `slimdet.images.decoding.read_image` takes); or a list or tuple of these.
-            width: the width to run at.
-            batch: images of a list that run together, where they have one size.
+            source: a path, the bytes of an image file, a file object open in binary mode, a Pillow image, an RGB array
+                uint8 [H, W, 3] (and what else `slimdet.images.decoding.read_image` takes), or a torch tensor [3, H, W]
+                on any device, uint8 or floats in 0..1; or any iterable of these, such as a list.
+            width: the width to run at; the default is the runtime's, as for `conf`.
+            conf: least score of a detection, 0..1.
+            classes: names of classes or their labels 1..K, one or several, to which the detections are limited.
+            color: order of the channels in arrays and tensors: "bgr" for OpenCV's.
+            batch: images that are held at a time; those of one size run together. By default 8, of a stream 1.
+            stream: give the results one by one, as they are asked for. No more than one batch of images is held then,
+                so that the source may be as long as it likes.
 
         Returns:
-            A result, or as many as there are sources.
+            A result, or as many as there are sources, in their order: a list, or of a stream an iterator.
 
         Raises:
             ImageError: an image that cannot be decoded, or that nothing is left of at the detector's size.
+            ConfigError: `conf`, `classes`, `color` or `batch` cannot be.
             BundleError, WidthError: as for `Runtime`.
         """
-        if not isinstance(source, list | tuple):
-            return self.detect([self.read(cast(ImageSource, source), width)], width)[0]
-        results: list[Result] = []
-        for start in range(0, len(source), batch):
-            results += self.detect([self.read(one, width) for one in source[start : start + batch]], width)
-        return results
+        call = self._check(width, conf, classes)
+        one = preprocessing.is_one(source)
+        size = (1 if stream else 8) if batch is None else batch
+        if size < 1:
+            raise ConfigError(f"batch {size} must be 1 or more")
+        sources: Any = [source] if one else source
+        results = self._results(sources, call, color, size)
+        return results if stream else next(results) if one else list(results)
 
-    def read(self, source: ImageSource, width: float | None = None) -> Picture:
+    def read(self, source: Source, width: float | None = None, color: Color = "rgb") -> DecodedImage:
         """Decode an image, and make sure that the detector can take it.
 
         Raises:
-            BundleError, ImageError, WidthError: as for a call.
+            BundleError, ConfigError, ImageError, WidthError: as for a call.
         """
-        longest = self.session(self.width if width is None else width).sides[1]
-        start = time.perf_counter()
-        pixels = read_image(source)
-        path = Path(source) if isinstance(source, str | Path) else None
-        if isinstance(source, Image.Image) and getattr(source, "filename", ""):
-            path = Path(source.filename)  # pyright: ignore[reportAttributeAccessIssue]  # of opened files only
-        check_resizable(f"{path}: " if path else "", pixels.shape[1], pixels.shape[0], longest)
-        return Picture(pixels, path, 1000 * (time.perf_counter() - start))
+        return preprocessing.read(source, self.session(width).sides[1], color)
 
-    def detect(self, pictures: Sequence[Picture], width: float | None = None) -> list[Result]:
+    def detect(
+        self,
+        images: Sequence[DecodedImage],
+        width: float | None = None,
+        conf: float | None = None,
+        classes: Classes | None = None,
+    ) -> list[Result]:
         """Detect objects in decoded images; all of one size run together.
 
         Raises:
-            BundleError, WidthError: as for `Runtime`.
+            BundleError, ConfigError, WidthError: as for a call.
         """
-        width = self.width if width is None else self.manifest.check_width(width)
-        session = self.session(width)
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for index, picture in enumerate(pictures):
-            by_size.setdefault(picture.pixels.shape, []).append(index)
-        results: dict[int, Result] = {}
-        for places in by_size.values():
-            start = time.perf_counter()
-            found = session(np.stack([pictures[place].pixels for place in places]))
-            elapsed = 1000 * (time.perf_counter() - start) / len(places)
-            for index, place in enumerate(places):
-                results[place] = self._result(found, index, pictures[place], width, elapsed)
-        return [results[place] for place in range(len(pictures))]
+        return self._detect(images, self._check(width, conf, classes))
 
-    def session(self, width: float) -> Session:
+    def session(self, width: float | None = None) -> Session:
         """The engine at one width; loaded once, when it is first asked for.
 
         Raises:
             BundleError, WidthError: as for `Runtime`.
         """
-        width = self.manifest.check_width(width)
-        with self._loading:
-            if width not in self._sessions:
-                self._sessions[width] = self.engine.load(width)
-            return self._sessions[width]
+        return self._load(self.width if width is None else self.manifest.check_width(width))
 
     def footprint(self) -> dict[str, dict[str, int]]:
         """Bytes on disk and in memory of every width, and of all widths in one process.
 
         See `slimdet.runtime.footprint`: it starts a process for each.
         """
-        settings = self._settings | {"name": self.engine.name, "bundle": self.manifest.name}
-        return footprint(settings, {width: self.engine.files(width) for width in self.widths})
+        return footprint(self.engine, self.manifest, self._options)
 
-    def _result(self, found: Found, index: int, picture: Picture, width: float, elapsed: float) -> Result:
-        kept = (found.image_index == index) & (found.scores >= self.conf)
+    def _check(self, width: float | None, conf: float | None, classes: Classes | None) -> _Call:
+        width = self.width if width is None else self.manifest.check_width(width)
+        conf = self.conf if conf is None else self._check_conf(conf)
+        labels = None if classes is None else labels_of(classes, self.classes)
+        return _Call(width, self._load(width), conf, labels)
+
+    def _check_conf(self, conf: float) -> float:
+        value, least = check_conf(conf), self.engine.least_conf
+        if value < least:
+            raise ConfigError(
+                f"conf {value:g} is below {least:g}, the score under which this exported detector gives nothing; "
+                "take engine torch, which goes down to 0"
+            )
+        return value
+
+    def _load(self, width: float) -> Session:
+        with self._loading:
+            if width not in self._sessions:
+                self._sessions[width] = self.engine.load(width)
+            return self._sessions[width]
+
+    def _results(self, sources: Iterable[Source], call: _Call, color: Color, batch: int) -> Iterator[Result]:
+        coming = iter(sources)
+        while images := [preprocessing.read(one, call.session.sides[1], color) for one in islice(coming, batch)]:
+            results = self._detect(images, call)[::-1]
+            images.clear()  # nothing is held that was handed out, while the next are read
+            while results:
+                yield results.pop()
+
+    def _detect(self, images: Sequence[DecodedImage], call: _Call) -> list[Result]:
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(images):
+            by_size.setdefault(image.pixels.shape, []).append(index)
+        results: dict[int, Result] = {}
+        for places in by_size.values():
+            start = time.perf_counter()
+            found = call.session(np.stack([images[place].pixels for place in places]), call.conf)
+            elapsed = 1000 * (time.perf_counter() - start) / len(places)
+            for index, place in enumerate(places):
+                results[place] = self._result(found, index, images[place], call, elapsed)
+        return [results[place] for place in range(len(images))]
+
+    def _result(self, found: Found, index: int, image: DecodedImage, call: _Call, elapsed: float) -> Result:
+        kept = (found.image_index == index) & (found.scores >= call.conf)
+        if call.labels is not None:
+            kept &= np.isin(found.labels, call.labels)
         labels = found.labels[kept]
         return Result(
             boxes=found.boxes[kept],
             labels=labels,
             scores=found.scores[kept],
             names=[self.classes[label - 1] for label in labels.tolist()],
-            width=width,
-            speed={"read_ms": picture.read_ms, "inference_ms": elapsed},
-            image=picture.pixels,
-            path=picture.path,
+            width=call.width,
+            speed={"read_ms": image.read_ms, "inference_ms": elapsed},
+            image=image.pixels,
+            path=image.path,
             classes=self.classes,
             category_ids=self.category_ids,
             mask_cells=None if found.masks is None else found.masks[kept],

@@ -1,13 +1,63 @@
-"""What runs a detector: the one interface that all engines have.
+"""What runs a detector: the one interface that all engines have, and the choice among them.
 
 Legend: B images, N detections in all of them together, M cells along a side of a mask, H x W pixels.
 """
 
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+from slimdet.bundle.manifest import Manifest
+from slimdet.errors import BundleError, ConfigError
+from slimdet.messages import check_choice, check_choices
+from slimdet.models import kinds
+
+if TYPE_CHECKING:  # nothing heavy is imported here: the command line reads the defaults
+    import numpy as np
+    from numpy.typing import NDArray
+
+EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
+ENGINES = get_args(EngineName)[1:]  # each a class in a module of its own, which imports the library
+CONF = 0.25  # least score of a detection, where nobody says another
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine runs.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", "cuda:N", "mps" (also "coreml"), as far as the engine has it.
+        threads: for one run; by default the engine's own choice, which is about one for each core.
+        imgsz: shorter side that images are resized to, in pixels; the torch engine alone can change it.
+
+    Raises:
+        ConfigError: `threads` is less than 1.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    imgsz: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads {self.threads} must be 1 or more")
+
+
+@dataclass(frozen=True)
+class EngineSettings(EngineOptions):
+    """Which engine runs, and how.
+
+    Raises:
+        ConfigError: no such engine, or as for `EngineOptions`.
+    """
+
+    engine: EngineName = "auto"  # onnxruntime where the model was exported, else torch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choices(self)
 
 
 class Found(NamedTuple):
@@ -22,11 +72,11 @@ class Found(NamedTuple):
             them by a rule of its own (those of the original system).
     """
 
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    image_index: NDArray[np.int64]
-    masks: NDArray | None = None
+    boxes: "NDArray[np.float32]"
+    labels: "NDArray[np.int64]"
+    scores: "NDArray[np.float32]"
+    image_index: "NDArray[np.int64]"
+    masks: "NDArray | None" = None
 
 
 class Session(Protocol):
@@ -38,8 +88,12 @@ class Session(Protocol):
 
     sides: tuple[int, int]
 
-    def __call__(self, images: NDArray[np.uint8]) -> Found:
-        """Detect objects in images uint8 [B, H, W, 3], RGB."""
+    def __call__(self, images: "NDArray[np.uint8]", conf: float = 1.0) -> Found:
+        """Detect objects in images uint8 [B, H, W, 3], RGB.
+
+        All detections of the detector's own threshold and above are given, and where the engine can go below it, those
+        down to a score of `conf`.
+        """
         ...
 
 
@@ -47,12 +101,14 @@ class Engine(Protocol):
     """A library that runs detectors.
 
     Attributes:
-        name: one of `slimdet.runtime.engines.ENGINES`.
+        name: one of `ENGINES`.
         device: what it runs on, in its own words.
+        least_conf: the score below which it gives no detections, whatever is asked for.
     """
 
     name: str
     device: str
+    least_conf: float
 
     def load(self, width: float) -> Session:
         """Make a width ready.
@@ -65,3 +121,49 @@ class Engine(Protocol):
     def files(self, width: float) -> list[Path]:
         """What it reads from disk for this width."""
         ...
+
+
+def choose(name: str, bundle: Manifest) -> str:
+    """The engine of that name; "auto" is onnxruntime where the bundle has exported widths, torch otherwise.
+
+    Raises:
+        ConfigError: no such engine.
+        BundleError: nothing here can run this bundle.
+    """
+    check_choice("engine", name, get_args(EngineName))
+    if name != "auto":
+        return name
+    if bundle.engines("onnx"):
+        return "onnxruntime"
+    if find_spec("torch"):
+        return "torch"
+    raise BundleError(
+        f"{bundle.name} was not exported and torch is not installed; run 'slimdet export --model {bundle.name}' "
+        "where torch is, or get it with: pip install 'slimdet[train]'"
+    )
+
+
+def make(name: str, bundle: Manifest, options: EngineOptions) -> Engine:
+    """The engine `name`, one of `ENGINES`, for a bundle.
+
+    Raises:
+        ConfigError: it is not installed, has no such device or image size, or would lose what this kind of detector
+            finds.
+    """
+    kinds.require(bundle.architecture, "run", bundle.name)
+    if options.imgsz is not None and name != "torch":
+        raise ConfigError(
+            f"--imgsz {options.imgsz}: exported engines have their size within; run 'slimdet export --model "
+            f"{bundle.name} --imgsz {options.imgsz}' first, or use --engine torch"
+        )
+    module = import_module(f"slimdet.runtime.{name}_engine")
+    return getattr(module, f"{name.capitalize()}Engine")(bundle, options)
+
+
+def exported_threshold(bundle: Manifest) -> float:
+    """The score that detections of a bundle's engine files are above: the detector's own, which the graph has within.
+
+    A bundle records what differs from the builder's settings, and torchvision's is 0.05.
+    """
+    settings = bundle.architecture.get("settings") or {}
+    return settings.get("roi_heads", {}).get("score_thresh", 0.05)

@@ -1,6 +1,6 @@
 """How much disk and memory a width takes.
 
-    python -m slimdet.runtime.footprint '{"name": "onnxruntime", "bundle": "bundled", ...}' 0.25 0.5
+    python -m slimdet.runtime.footprint onnxruntime bundled '{"threads": 1}' 0.25 0.5
 
 prints the bytes by which these widths make a fresh process larger. In a process that has worked already, nothing could
 be told: what one width has given back to the allocator, the next one takes again.
@@ -10,55 +10,51 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from slimdet.bundle import manifest
-from slimdet.runtime.engines import make
+from slimdet.runtime.engine import Engine, EngineOptions, make
 
 STATM = Path("/proc/self/statm")  # Linux
 
 
-def footprint(settings: Mapping[str, Any], files: Mapping[float, Iterable[Path]]) -> dict[str, dict[str, int]]:
-    """Bytes on disk and in memory of every width, and of all in one process; takes a second or so for each.
+def footprint(engine: Engine, bundle: manifest.Manifest, options: EngineOptions) -> dict[str, dict[str, int]]:
+    """Bytes on disk and in memory of every width of a bundle, and of all in one process; a second or so for each.
 
     Args:
-        settings: arguments of `slimdet.runtime.engines.make`, the bundle by its name.
-        files: what each width reads from disk; a file that several widths read counts once in "all".
+        engine: tells what each width reads from disk; a file that several widths read counts once in "all".
+        options: of the engine, which is made anew in each process.
 
     Returns:
         {"0.25": {"disk_bytes", "memory_bytes"}, ..., "all": {...}}. Memory is what is resident after one image, without
         Python and the engine's own code; absent where the system does not tell (it is not Linux).
     """
-    groups = {str(width): [width] for width in files} | {"all": list(files)}
+    start = [sys.executable, "-m", "slimdet.runtime.footprint", engine.name, bundle.name, json.dumps(asdict(options))]
+    files = {width: engine.files(width) for width in bundle.widths}
+    groups = {str(width): [width] for width in bundle.widths} | {"all": list(bundle.widths)}
     sizes: dict[str, dict[str, int]] = {}
     for name, widths in groups.items():
         read = {file for width in widths for file in files[width]}
         sizes[name] = {"disk_bytes": sum(file.stat().st_size for file in read)}
         if STATM.exists():
-            sizes[name]["memory_bytes"] = _measured(settings, widths)
+            told = subprocess.run([*start, *map(str, widths)], capture_output=True, check=True, text=True).stdout
+            sizes[name]["memory_bytes"] = int(told.split()[-1])
     return sizes
-
-
-def _measured(settings: Mapping[str, Any], widths: Iterable[float]) -> int:
-    command = [sys.executable, "-m", "slimdet.runtime.footprint", json.dumps(settings), *map(str, widths)]
-    return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[-1])
 
 
 def _resident() -> int:
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def main(settings: str, *widths: str) -> None:
+def main(name: str, bundle: str, options: str, *widths: str) -> None:
     """Load the widths, run each once, print the growth in bytes."""
-    options = json.loads(settings)
-    import_module(f"slimdet.runtime.{options['name']}_engine")
+    import_module(f"slimdet.runtime.{name}_engine")
     before = _resident()
-    engine = make(**options | {"bundle": manifest.read(options["bundle"])})
+    engine = make(name, manifest.read(bundle), EngineOptions(**json.loads(options)))
     sessions = [engine.load(float(width)) for width in widths]
     for session in sessions:
         session(np.zeros((1, session.sides[0], session.sides[0], 3), dtype=np.uint8))

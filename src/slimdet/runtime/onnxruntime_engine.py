@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
-from slimdet.runtime.engine import Found
+from slimdet.messages import first_line
+from slimdet.runtime.engine import EngineOptions, Found, exported_threshold
 
 # Devices as they are called everywhere in slimdet, and ONNX Runtime's names.
 PROVIDERS = {
@@ -25,9 +26,7 @@ PROVIDERS = {
 class OnnxruntimeEngine:
     """Runs a bundle's .onnx files.
 
-    Args:
-        device: "auto" (CUDA where this onnxruntime has it, else the CPU), "cpu", "cuda", "cuda:N", "mps" or "coreml".
-        threads: of one run; by default one for each core.
+    Devices are "auto" (CUDA where this onnxruntime has it, else the CPU), "cpu", "cuda", "cuda:N", "mps" and "coreml".
 
     Raises:
         ConfigError: this onnxruntime has no such device.
@@ -35,8 +34,9 @@ class OnnxruntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, bundle: Manifest, device: str = "auto", threads: int | None = None) -> None:
-        self._bundle, self._threads = bundle, threads
+    def __init__(self, bundle: Manifest, options: EngineOptions) -> None:
+        self._bundle, self._threads, device = bundle, options.threads, options.device
+        self.least_conf = exported_threshold(bundle)
         _share_memory()
         available = onnxruntime.get_available_providers()
         kind, _, number = device.partition(":")
@@ -67,8 +67,8 @@ class OnnxruntimeEngine:
             session = onnxruntime.InferenceSession(str(file), options, self._providers)
             loaded = OnnxSession(session)
         except Exception as error:  # the library's exceptions have no base of their own
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"{file} cannot be run by onnxruntime {onnxruntime.__version__}: {reason}") from error
+            version = onnxruntime.__version__
+            raise BundleError(f"{file} cannot be run by onnxruntime {version}: {first_line(error)}") from error
         if self._must_have and self._providers[0][0] not in session.get_providers():
             raise ConfigError(f"--device {self.device} could not be started by onnxruntime; use cpu")
         return loaded
@@ -92,6 +92,6 @@ class OnnxSession:
         size = json.loads(session.get_modelmeta().custom_metadata_map["input"])
         self.sides = int(size["min_size"]), int(size["max_size"])
 
-    def __call__(self, images: NDArray[np.uint8]) -> Found:
+    def __call__(self, images: NDArray[np.uint8], conf: float = 1.0) -> Found:
         values: Any = self._session.run(self._outputs, {"images": images})
         return Found(**dict(zip(self._outputs, values, strict=True)))

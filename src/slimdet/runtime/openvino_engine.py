@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
-from slimdet.runtime.engine import Found
+from slimdet.runtime.engine import EngineOptions, Found, exported_threshold
 
 
 class OpenvinoEngine:
@@ -19,9 +19,7 @@ class OpenvinoEngine:
 
     Computes in 32 bits: by itself OpenVINO takes 16 where the processor has them, and scores change.
 
-    Args:
-        device: "auto" (the CPU), or one of OpenVINO's own: "cpu", "gpu", "npu", ...
-        threads: of one run; by default OpenVINO's choice.
+    Devices are "auto" (the CPU) and OpenVINO's own: "cpu", "gpu", "npu", ...
 
     Raises:
         ConfigError: OpenVINO has no such device here.
@@ -29,8 +27,9 @@ class OpenvinoEngine:
 
     name = "openvino"
 
-    def __init__(self, bundle: Manifest, device: str = "auto", threads: int | None = None) -> None:
-        self._bundle = bundle
+    def __init__(self, bundle: Manifest, options: EngineOptions) -> None:
+        self._bundle, device = bundle, options.device
+        self.least_conf = exported_threshold(bundle)
         self._kind = "openvino" if bundle.engines("openvino") else "onnx"
         self._core = openvino.Core()
         self.device = "cpu" if device == "auto" else device
@@ -38,8 +37,8 @@ class OpenvinoEngine:
         if self.device not in available:
             raise ConfigError(f"--device {device} is not one of OpenVINO's here; available: {', '.join(available)}")
         self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
+        if options.threads:
+            self._settings["INFERENCE_NUM_THREADS"] = options.threads
 
     def files(self, width: float) -> list[Path]:
         return self._bundle.engine(self._kind, width)
@@ -64,7 +63,7 @@ class OpenvinoSession:
         size = json.loads(model.get_rt_info(["framework", "input"]).astype(str))
         self.sides = int(size["min_size"]), int(size["max_size"])
 
-    def __call__(self, images: NDArray[np.uint8]) -> Found:
+    def __call__(self, images: NDArray[np.uint8], conf: float = 1.0) -> Found:
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         request = self._own.request

@@ -7,13 +7,26 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimdet.errors import DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.images.folders import images_in
-from slimdet.runtime.detector import Picture, Runtime
-from slimdet.runtime.result import Result
+from slimdet.runtime.engine import CONF, EngineSettings
+
+if TYPE_CHECKING:
+    from slimdet.runtime.detector import Runtime
+    from slimdet.runtime.preprocessing import DecodedImage
+    from slimdet.runtime.result import Result
+
+
+@dataclass(frozen=True)
+class PredictSettings(EngineSettings):
+    """How objects are looked for in images."""
+
+    width: float = 1.0
+    conf: float = CONF  # least score of a detection
+    batch: int = 8  # images that are read at a time; those of one size run together
 
 
 @dataclass
@@ -48,27 +61,28 @@ def find_images(sources: Sequence[str]) -> list[Path]:
 
 
 def predict(
-    sources: Sequence[str],
-    model: str,
-    width: float = 1.0,
-    conf: float = 0.25,
-    imgsz: int | None = None,
-    device: str = "auto",
-    out: Path | None = None,
-    engine: str = "auto",
-    threads: int | None = None,
-    batch: int = 8,
+    sources: Sequence[str], model: str | Path, settings: PredictSettings | None = None, out: str | Path | None = None
 ) -> Predictions:
     """Detect objects in every image and write drawn pictures and `detections.json` to `out` or `runs/predict-N`.
 
-    Broken files are named, counted and skipped. `model` to `threads` are arguments of `slimdet.Runtime`; `batch` images
-    are read at a time, and those of one size run together.
+    Broken files are named, counted and skipped.
+
+    Args:
+        sources: files, folders and glob patterns.
+        model: a bundle's folder, or "bundled".
+        settings: how; the default is `PredictSettings()`.
+        out: a folder, new or empty.
 
     Raises:
         BundleError, ConfigError, WidthError, DataError: what was given cannot be used.
     """
+    from slimdet.runtime.detector import Runtime  # heavy: `slimdet --help` reads the settings alone
+
+    settings = settings or PredictSettings()
     files = find_images(sources)
-    detector = Runtime(model, width, engine, conf, device, threads, imgsz).prepare([width])
+    detector = Runtime(
+        model, settings.width, settings.engine, settings.conf, settings.device, settings.threads, settings.imgsz
+    ).prepare([settings.width])
     classes, ids = detector.classes, detector.category_ids
     folder = new_run_dir("predict", out)
     coco: dict[str, Any] = {
@@ -78,7 +92,7 @@ def predict(
     }
     predictions = Predictions(folder, coco)
     taken: set[str] = set()
-    for number, file, result in _results(detector, files, batch, predictions.broken):
+    for number, file, result in _results(detector, files, settings.batch, predictions.broken):
         width_px, height = result.image_size
         coco["images"].append({"id": number, "file_name": str(file), "height": height, "width": width_px})
         for found in result.to_coco(number):
@@ -92,11 +106,11 @@ def predict(
 
 
 def _results(
-    detector: Runtime, files: Sequence[Path], batch: int, broken: dict[str, str]
-) -> Iterator[tuple[int, Path, Result]]:
+    detector: "Runtime", files: Sequence[Path], batch: int, broken: dict[str, str]
+) -> Iterator[tuple[int, Path, "Result"]]:
     """(number from 1, file, result) of every file that can be read; the others go into `broken`."""
     for start in range(0, len(files), batch):
-        pictures: dict[int, Picture] = {}
+        pictures: dict[int, DecodedImage] = {}
         for number, file in enumerate(files[start : start + batch], start + 1):
             try:
                 pictures[number] = detector.read(file)
@@ -117,5 +131,5 @@ def _picture_name(file: Path, taken: set[str]) -> str:
     return f"{name}.jpg"
 
 
-def _counted(result: Result) -> str:
+def _counted(result: "Result") -> str:
     return ", ".join(f"{count} {name}" for name, count in Counter(result.names).items()) or "nothing found"

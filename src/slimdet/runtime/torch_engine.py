@@ -17,17 +17,14 @@ from slimdet.bundle.manifest import Manifest
 from slimdet.devices import choose_device
 from slimdet.models.image_size import set_image_size
 from slimdet.models.kinds import without_background
-from slimdet.runtime.engine import Found
+from slimdet.runtime.engine import EngineOptions, Found
 
 
 class TorchEngine:
-    """Runs the extracted detectors of a bundle.
+    """Runs the extracted detectors of a bundle, down to any score.
 
-    Args:
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        threads: torch's, of the whole process; by default they are left as they are.
-        conf: scores down to this one are let through; torchvision's detectors drop those up to 0.05 by themselves.
-        imgsz: shorter side that images are resized to, pixels; by default the model's.
+    Devices are "auto", "cpu", "cuda", "cuda:N" and "mps". Threads are torch's, of the whole process; by default they
+    are left as they are.
 
     Raises:
         ConfigError: the device is not there, or the image size does not suit the detector.
@@ -35,31 +32,23 @@ class TorchEngine:
     """
 
     name = "torch"
+    least_conf = 0.0
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        device: str = "auto",
-        threads: int | None = None,
-        conf: float = 0.25,
-        imgsz: int | None = None,
-    ) -> None:
-        self._manifest, self._conf = manifest, conf
-        self._model = store.load(manifest.name)
-        if imgsz is not None:
-            set_image_size(self._model, imgsz)
-        self._place = choose_device(device)
+    def __init__(self, bundle: Manifest, options: EngineOptions) -> None:
+        self._bundle = bundle
+        self._model = store.load(bundle.name)
+        if options.imgsz is not None:
+            set_image_size(self._model, options.imgsz)
+        self._place = choose_device(options.device)
         self.device = str(self._place)
-        if threads:
-            torch.set_num_threads(threads)
+        if options.threads:
+            torch.set_num_threads(options.threads)
 
     def files(self, width: float) -> list[Path]:
-        return [self._manifest.weights_file]
+        return [self._bundle.weights_file]
 
     def load(self, width: float) -> "TorchSession":
-        detector = self._model.extract(width)
-        _keep_down_to(self._conf, detector)
-        return TorchSession(detector.to(self._place).eval(), self._place)
+        return TorchSession(self._model.extract(width).to(self._place).eval(), self._place)
 
 
 class TorchSession:
@@ -73,10 +62,14 @@ class TorchSession:
             transform.postprocess = MethodType(_without_pasting, transform)
         shortest = transform.min_size if isinstance(transform.min_size, int) else transform.min_size[-1]
         self.sides = int(shortest), int(transform.max_size)
+        parts: list[Any] = [detector, getattr(detector, "roi_heads", None)]
+        self._thresholds = [(part, part.score_thresh) for part in parts if hasattr(part, "score_thresh")]
 
-    def __call__(self, images: NDArray[np.uint8]) -> Found:
+    def __call__(self, images: NDArray[np.uint8], conf: float = 1.0) -> Found:
         batch = torch.from_numpy(images).to(self._place).permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
         with self._turn, torch.no_grad():
+            for part, own in self._thresholds:
+                part.score_thresh = min(own, conf - 1e-6)  # it keeps what is above, not what is at it
             results = [without_background(result) for result in self._detector(list(batch))]
         counts = torch.tensor([len(result["scores"]) for result in results])
         index = torch.arange(len(results)).repeat_interleave(counts)  # [N]
@@ -102,10 +95,3 @@ def _without_pasting(
     for result, before, after in zip(results, resized, original, strict=True):  # sizes (height, width)
         result["boxes"] = resize_boxes(result["boxes"], before, after)
     return results
-
-
-def _keep_down_to(conf: float, detector: nn.Module) -> None:
-    for part in (detector, getattr(detector, "roi_heads", None)):
-        threshold: Any = getattr(part, "score_thresh", None)
-        if part is not None and threshold is not None:
-            part.score_thresh = min(threshold, conf - 1e-6)  # it keeps what is above, not what is at it

@@ -10,7 +10,9 @@ ordinary losses
 * rpn: the proposal network's objectness and box codes (the same paper's sections 3.2 and 3.3), see `rpn_loss`;
 * masks: the mask head's answer for the teacher's positive proposals, see `mask_loss`.
 
-The teacher may as well be a detector of its own, as wide as the student or wider, that saw the same images.
+The teacher may as well be a detector of its own, as wide as the student or wider, that saw the same images; and it may
+have seen them larger (MutualNet, arXiv 1909.12978, section 3.2): its maps and proposals are then resized to the
+student's. Only the RPN's answers belong to one size: the anchors that match an object are others at another.
 
 Letters: B images, L levels, c channels of the narrow width, A anchors a position, N proposals, P positive ones of all
 images, K classes with background, M cells along a mask's side.
@@ -19,7 +21,7 @@ images, K classes with background, M cells along a mask's side.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -53,6 +55,20 @@ class Watched:
     def detached(self) -> "Watched":
         """The same without a graph: a teacher is not taught."""
         return Watched(**{name: _detach(value) for name, value in vars(self).items()})
+
+    def resized(self, student: "Watched") -> "Watched":
+        """The features and proposals as they lie in the images of the student, which saw them at another size."""
+        features = {
+            level: _resized(maps, self.image_sizes, student.features[level], student.image_sizes)
+            for level, maps in self.features.items()
+            if level in student.features
+        }
+        proposals = []
+        for boxes, (height, width), (rows, columns) in zip(
+            self.proposals, self.image_sizes, student.image_sizes, strict=True
+        ):
+            proposals.append(boxes * boxes.new_tensor([columns / width, rows / height]).repeat(2))
+        return replace(self, features=features, proposals=proposals, image_sizes=student.image_sizes)
 
 
 def _detach(value: Any) -> Any:
@@ -136,17 +152,19 @@ def distillation_losses(
         {"distill_<part>": loss}; "masks" is left out where the twin or the teacher has no mask head.
 
     Raises:
-        ConfigError: an unknown part, or the teacher saw the images at another size.
+        ConfigError: an unknown part, or "rpn" where the teacher saw the images at another size.
     """
     for part in parts:
         if part not in PARTS:
             raise ConfigError(f"distillation part {part!r} is not one of {', '.join(map(repr, PARTS))}")
+    if student.image_sizes != teacher.image_sizes:
+        if "rpn" in parts:
+            raise ConfigError(
+                f"distillation part 'rpn' needs one image size; the teacher sees (height, width) "
+                f"{teacher.image_sizes}, the student {student.image_sizes}: leave it out"
+            )
+        teacher = teacher.resized(student)
     sizes = teacher.image_sizes
-    if student.image_sizes != sizes:
-        raise ConfigError(
-            f"the teacher sees images of (height, width) {sizes}, the student of {student.image_sizes}: "
-            "give both detectors the same image size, one and not a choice"
-        )
     losses: dict[str, Tensor] = {}
     if "features" in parts:
         levels = [
@@ -236,13 +254,28 @@ def _of_class(mask_logits: Tensor, labels: list[Tensor]) -> Tensor:
 
 def _valid(features: Tensor, image_sizes: list[tuple[int, int]]) -> Tensor:
     """1 where a map [B, C, H, W] shows an image, 0 where padding: [B, 1, H, W]."""
-    height, width = features.shape[-2:]
-    # The batch is padded to a multiple of 32 pixels, so that its longest image fills more than half of it.
-    stride = 2 ** math.ceil(math.log2(max(map(max, image_sizes)) / max(height, width)))
-    mask = features.new_zeros(len(image_sizes), 1, height, width, dtype=torch.float32)
-    for row, (h, w) in zip(mask, image_sizes, strict=True):
-        row[:, : -(-h // stride), : -(-w // stride)] = 1
+    mask = features.new_zeros(len(image_sizes), 1, *features.shape[-2:], dtype=torch.float32)
+    for row, (height, width) in zip(mask, _cells(features, image_sizes), strict=True):
+        row[:, :height, :width] = 1
     return mask
+
+
+def _cells(features: Tensor, image_sizes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """How many cells (down, across) of maps [B, C, H, W] each image fills."""
+    # The batch is padded to a multiple of 32 pixels, so that its longest image fills more than half of it.
+    stride = 2 ** math.ceil(math.log2(max(map(max, image_sizes)) / max(features.shape[-2:])))
+    return [(-(-height // stride), -(-width // stride)) for height, width in image_sizes]
+
+
+def _resized(maps: Tensor, sizes: list[tuple[int, int]], like: Tensor, new_sizes: list[tuple[int, int]]) -> Tensor:
+    """Maps [B, C, H, W] of images of `sizes`, image by image resized to where `like` [B, c, h, w] shows them."""
+    resized = maps.new_zeros(len(sizes), maps.shape[1], *like.shape[-2:])
+    pairs = zip(_cells(maps, sizes), _cells(like, new_sizes), strict=True)
+    for place, ((height, width), (rows, columns)) in enumerate(pairs):
+        image = maps[place, None, :, :height, :width]
+        small = F.interpolate(image, (rows, columns), mode="bilinear", antialias=True)
+        resized[place, :, :rows, :columns] = small[0]
+    return resized
 
 
 def _standardise(features: Tensor, valid: Tensor) -> Tensor:

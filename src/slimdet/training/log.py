@@ -1,4 +1,4 @@
-"""What a training run tells: a progress bar; on disk settings, metrics as JSON lines and CSV, TensorBoard scalars."""
+"""What a training run tells: lines on stderr; on disk settings, metrics as JSON lines and CSV, TensorBoard scalars."""
 
 import csv
 import json
@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 import slimdet
@@ -23,26 +21,13 @@ EVERY = 10  # steps between two lines on disk
 class RunLog:
     """Log of one run in `folder`: settings.json, metrics.jsonl, metrics.csv and TensorBoard event files.
 
-    A resumed run appends. Progress goes to stderr: a bar on a terminal, otherwise a line now and then.
+    A resumed run appends. Progress goes to stderr: on a terminal one line that changes, otherwise a line now and then.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         with atomic_write(folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps({"slimdet": slimdet.__version__, **settings}, indent=2) + "\n")
-        self.console = Console(stderr=True)
-        self.progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.task = self.progress.add_task("training", total=None, status="")
         self.started = self.last = time.monotonic()
         self.first_step: int | None = None
         self.images_since = 0
@@ -52,11 +37,11 @@ class RunLog:
 
         self.board = SummaryWriter(str(self.folder / "tensorboard"))
         self.lines = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self.progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        self.progress.stop()
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # behind the line that changed
         self.board.close()
         self.lines.close()
         write_csv(self.folder / "metrics.jsonl", self.folder / "metrics.csv")
@@ -75,7 +60,6 @@ class RunLog:
         if self.first_step is None:
             self.first_step = step - 1
         self.images_since += images
-        self.progress.update(self.task, total=total, completed=step)
         if step % EVERY and step != total:
             return
         now = time.monotonic()
@@ -94,10 +78,11 @@ class RunLog:
             if name != "step":
                 self.board.add_scalar(name if "/" in name else f"run/{name}", value, step)
         status = " ".join(f"{width}: {value:.2f}" for width, value in sums.items())
-        self.progress.update(self.task, status=f"loss {status}  lr {lr:.2g}  {rate:.1f} images/s")
-        if not self.console.is_terminal and (step % (5 * EVERY) == 0 or step == total):
-            left = (now - self.started) / (step - self.first_step) * (total - step)
-            text = f"step {step}/{total}  loss {status}  lr {lr:.3g}  {rate:.1f} images/s  {left / 60:.0f} min left"
+        left = (now - self.started) / (step - self.first_step) * (total - step)
+        text = f"step {step}/{total}  loss {status}  lr {lr:.3g}  {rate:.1f} images/s  {left / 60:.0f} min left"
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)  # in place of the line before
+        elif step % (5 * EVERY) == 0 or step == total:
             print(text, file=sys.stderr, flush=True)
 
 

@@ -4,46 +4,64 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from slimdet.errors import ConfigError
-from slimdet.widths import parse_widths
+from slimdet.messages import check_choices
+from slimdet.widths import WidthRange, parse_widths
+
+SIZE_STEP = 32  # pixels; feature maps of the coarsest level grow by a cell
 
 # By which power of the number of widths that use a weight its summed gradient is divided.
-GRADIENTS = {"sum": 0.0, "root": 0.5, "mean": 1.0}
+REDUCTIONS = {"sum": 0.0, "root": 0.5, "mean": 1.0}
+
+Detector = Literal["faster_rcnn", "mask_rcnn"]
+Neck = Literal["full", "light"]
+HeadNorm = Literal["none", "batch", "group"]
+ScopeName = Literal["detector", "backbone"]
+WidthSampling = Literal["all", "sandwich", "range"]
+GradientReduction = Literal["sum", "root", "mean"]
+Schedule = Literal["step", "cosine"]
+Augment = Literal["none", "default", "strong"]
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What decides a training; the defaults are the paper's 1x schedule, its learning rate scaled to the batch."""
+    """What decides a training; the defaults are the paper's 1x schedule, its learning rate scaled to the batch.
 
-    data: str
-    model: str = "faster_rcnn"
+    Raises:
+        ConfigError, WidthError: a value that cannot be used.
+    """
+
+    data: str = ""  # DATA.yaml
+    model: Detector = "faster_rcnn"
     backbone: str = "resnet50"
-    neck: str = "full"
-    norm: str | None = None  # in neck and heads
-    frozen_norms: bool = False
-    weights: str = "imagenet"
-    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    scope: str = "detector"
-    sampling: str = "all"  # or "sandwich", "range": see `sampled_widths`
+    neck: Neck = "full"
+    head_norm: HeadNorm = "none"  # in pyramid and heads
+    freeze_backbone_norm: bool = False
+    weights: str = "imagenet"  # or "none", a file with the backbone's weights, or a bundle
+    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)  # or a WidthRange, kept as the widths that it lists
+    scope: ScopeName = "detector"
+    width_sampling: WidthSampling = "all"  # see `sampled_widths`
     distill: float = 0.0
     distill_parts: tuple[str, ...] = ("features", "classes")
-    balance: float = 0.0  # a width's losses count w ** -balance: 0 is the paper's plain sum
-    gradients: str = "sum"  # of the widths, in weights that they share; or one of `GRADIENTS`
-    narrow_start: float = 0.0  # part of the training after which the narrower widths join the widest
+    loss_exponent: float = 0.0  # a width's losses count w ** -loss_exponent: 0 is the paper's plain sum
+    gradient_reduction: GradientReduction = "sum"  # of the widths, in weights that they share: see `REDUCTIONS`
+    widest_only: float = 0.0  # part of the training, from its start, in which the widest alone is trained
     sort: bool = False
     recalibrate: int | None = None  # training images whose statistics the norms get at the end; None: 512 for a range
     epochs: float = 12.0
     batch: int = 16
     lr: float | None = None  # 0.02 for 16 images a step
-    schedule: str = "step"  # x 0.1 at 2/3 and 11/12 of the epochs, or "cosine"
+    schedule: Schedule = "step"  # x 0.1 at 2/3 and 11/12 of the epochs, or a cosine
     warmup: int = 500
     momentum: float = 0.9
     weight_decay: float = 1e-4
     clip: float = 35.0
     ema: float = 0.0
-    augment: str = "default"
-    imgsz: int | None = None
+    augment: Augment = "default"
+    imgsz: int | tuple[int, int] | None = None  # shorter side; a range: see `sampled_sizes`; None: the neck's
     bf16: bool = False
     device: str = "auto"
     seed: int = 0
@@ -52,50 +70,78 @@ class TrainSettings:
     evaluate: bool = True  # at the end, every width, on the val split
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", parse_widths(self.widths))
-        for name, low in (
-            ("epochs", 0),
-            ("batch", 1),
-            ("warmup", 0),
-            ("clip", 0),
-            ("ema", 0),
-            ("distill", 0),
-            ("balance", 0),
-            ("recalibrate", 0),
-        ):
-            if getattr(self, name) is None:
-                continue
-            if not getattr(self, name) >= low:
-                raise ConfigError(f"--{name} {getattr(self, name)} is below {low}")
-        if not 0 <= self.narrow_start < 1:
-            raise ConfigError(f"--narrow-start {self.narrow_start} is not at least 0 and below 1")
-        object.__setattr__(self, "distill_parts", tuple(self.distill_parts))
-        choices = {
-            "sampling": ("all", "sandwich", "range"),
-            "gradients": tuple(GRADIENTS),
-            "schedule": ("step", "cosine"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"--{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+        if isinstance(self.widths, WidthRange):
+            self._set(widths=self.widths.listed, width_sampling="range")
+        self._set(data=str(self.data), weights=str(self.weights), widths=parse_widths(self.widths))
+        self._set(distill_parts=tuple(self.distill_parts))
+        check_choices(self)
+        for name, low in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise ConfigError(f"--{name.replace('_', '-')} {value} is below {low}")
+        if not 0 <= self.widest_only < 1:
+            raise ConfigError(f"--widest-only {self.widest_only} is not at least 0 and below 1")
+        if isinstance(self.imgsz, list | tuple):
+            self._set(imgsz=_size_range(self.imgsz))
+            if self.distill and "rpn" in self.distill_parts:
+                raise ConfigError("--distill-parts rpn needs one image size, not a range of --imgsz; leave rpn out")
+        if self.width_sampling == "range" and self.freeze_backbone_norm:
+            raise ConfigError(
+                "--freeze-backbone-norm has no statistics for random widths; leave it out or list the widths"
+            )
 
-        if self.sampling == "range" and self.frozen_norms:
-            raise ConfigError("--frozen-norms has no statistics for random widths; leave it out or list the widths")
+    def _set(self, **values: object) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
-    def norms(self) -> str:
+    def norm_sharing(self) -> str:
         """What the norms of the widths share, as `slimdet.slim` takes it."""
-        return "shared" if self.sampling == "range" else "own"
+        return "shared" if self.width_sampling == "range" else "own"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Shorter sides that images are trained at, ascending; empty where the detector has one size."""
+        if not isinstance(self.imgsz, tuple):
+            return ()
+        low, high = self.imgsz
+        return (low, *range(low + SIZE_STEP - low % SIZE_STEP, high, SIZE_STEP), high)
+
+    @property
+    def largest_size(self) -> int | None:
+        """The shorter side that the model is built for; None for the neck's own."""
+        return self.imgsz[1] if isinstance(self.imgsz, tuple) else self.imgsz
 
     @property
     def statistics_images(self) -> int:
         """Training images whose statistics the norms get at the end of training."""
-        return (512 if self.sampling == "range" else 0) if self.recalibrate is None else self.recalibrate
+        return (512 if self.width_sampling == "range" else 0) if self.recalibrate is None else self.recalibrate
 
     @property
     def peak_lr(self) -> float:
         """The learning rate after warm-up."""
         return 0.02 * self.batch / 16 if self.lr is None else self.lr
+
+
+def _size_range(sides: Sequence[int]) -> tuple[int, int]:
+    low, high = sides if len(sides) == 2 else (0, 0)
+    if not 32 <= low < high:
+        raise ConfigError(f"--imgsz {sides} is no range of shorter sides from 32 pixels on, as 128-256")
+    return int(low), int(high)
+
+
+_LEAST = {"epochs": 0, "batch": 1, "warmup": 0, "clip": 0, "ema": 0, "distill": 0, "loss_exponent": 0, "recalibrate": 0}
+
+
+@dataclass(frozen=True)
+class CalibrateSettings:
+    """How a width gets its statistics."""
+
+    plan: Path | None = None  # a JSON file of widths by stage, for `Slimmable.add`
+    images: int = 512  # training images to collect from
+    batch: int = 16  # images that are normalised together
+    device: str = "auto"
+    seed: int = 0  # of the choice of images
 
 
 def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
@@ -110,7 +156,7 @@ def learning_rate(settings: TrainSettings, step: int, total: int) -> float:
 
 
 def sampled_widths(
-    widths: Sequence[float], sampling: str, draw: random.Random, between: Sequence[float] = ()
+    widths: Sequence[float], sampling: WidthSampling, draw: random.Random, between: Sequence[float] = ()
 ) -> list[float]:
     """The widths of one step, widest first, since it teaches the others.
 
@@ -129,3 +175,13 @@ def sampled_widths(
     if sampling == "sandwich" and len(widths) > 3:
         return [widths[-1], draw.choice(widths[1:-1]), widths[0]]
     return sorted(widths, reverse=True)
+
+
+def sampled_sizes(settings: TrainSettings, widths: Sequence[float], draw: random.Random) -> list[int]:
+    """The image size of each of the step's widths: the largest for the widest, a random one for every other.
+
+    "MutualNet" (ECCV 2020, arXiv 1909.12978, section 3.2): one set of weights learns to serve width x resolution, and
+    the widest at the largest size teaches. Empty where the detector has one size.
+    """
+    sizes = settings.sizes
+    return [sizes[-1] if width == 1.0 else draw.choice(sizes) for width in widths] if sizes else []

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimdet.bundle import store
+from slimdet.bundle import manifest, store
 from slimdet.core.slimmable import Slimmable, slim
 from slimdet.errors import ConfigError, WeightsError
 from slimdet.messages import listed
@@ -27,55 +27,39 @@ logger = logging.getLogger("slimdet")
 
 
 def starting_model(
-    kind: str,
-    classes: Sequence[str],
-    widths: Sequence[float],
-    scope: str,
-    weights: str,
-    *,
-    backbone: str,
-    neck: str,
-    norm: str | None,
-    frozen_norms: bool,
-    imgsz: int | None,
-    sort_by: Iterable[Tensor] | None = None,
-    blank: bool = False,
-    norms: str = "own",
+    settings: TrainSettings, classes: Sequence[str], sort_by: Iterable[Tensor] | None = None, blank: bool = False
 ) -> Slimmable:
     """Build the slimmable detector to train.
 
     Args:
-        kind: "faster_rcnn" or "mask_rcnn".
+        settings: what kind of detector it is and where it starts. A bundle's detector is taken as it is: backbone,
+            neck and norms are the defaults of `TrainSettings` there, or what it has.
         classes: names of the labels 1..K.
-        widths, scope, norms: as `slimdet.slim` takes them.
-        weights: "imagenet", "none", a file with the backbone's weights, or a bundle, whose detector is taken as it is.
-        backbone, neck, norm, frozen_norms, imgsz: as `slimdet.models.builders` takes them. A bundle's detector is
-            taken as it is: the first four are the defaults of `TrainSettings` there, or what it has.
-        sort_by: images [3, H, W] by which the backbone's channels are sorted before slimming.
+        sort_by: images [3, H, W] by which channels are sorted before slimming: the backbone's, or all of a bundle's.
         blank: load nothing: a checkpoint will fill the model.
 
     Raises:
         WeightsError: weights that cannot be had or that do not fit.
         ConfigError: a bundle of another kind of detector, or with other parts than were asked for.
     """
+    weights = settings.weights
     if weights == "bundled" or (Path(weights) / store.MODEL).is_file():
-        asked = {"backbone": backbone, "neck": neck, "norm": norm, "frozen_norms": frozen_norms}
-        return _fine_tuned(kind, weights, classes, widths, scope, imgsz, norms, None if blank else sort_by, asked)
+        return _fine_tuned(settings, classes, None if blank else sort_by)
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
-    detector = builders.BUILDERS[kind](
+    detector = builders.BUILDERS[settings.model](
         len(classes) + 1,
-        backbone=backbone,
-        neck=neck,
-        norm_layer=norm,
-        backbone_norm="frozen" if frozen_norms else "batch",
+        backbone=settings.backbone,
+        neck=settings.neck,
+        norm_layer=None if settings.head_norm == "none" else settings.head_norm,
+        backbone_norm="frozen" if settings.freeze_backbone_norm else "batch",
         weights=None if blank else weights,
-        imgsz=imgsz,
+        imgsz=settings.largest_size,
     )
     if sort_by is not None and not blank:
         count = sort_channels(detector.backbone, _batches(detector, sort_by))
         logger.info("sorted the channels of %d groups of layers", count)
-    return slim(detector, widths, scope, norms=norms)
+    return slim(detector, settings.widths, settings.scope, norm_sharing=settings.norm_sharing)
 
 
 def _batches(detector: Any, images: Iterable[Tensor], size: int = 8) -> Iterator[Tensor]:
@@ -85,57 +69,52 @@ def _batches(detector: Any, images: Iterable[Tensor], size: int = 8) -> Iterator
         yield detector.transform(chunk)[0].tensors
 
 
-def _fine_tuned(
-    kind: str,
-    path: str,
-    classes: Sequence[str],
-    widths: Sequence[float],
-    scope: str,
-    imgsz: int | None,
-    norms: str,
-    sort_by: Iterable[Tensor] | None,
-    asked: Mapping[str, Any],
-) -> Slimmable:
+def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterable[Tensor] | None) -> Slimmable:
     """A bundle's detector, with new class outputs where the classes differ, and its norms where the widths agree."""
-    source = store.load(path)
+    path = settings.weights
+    source, before = store.load(path), manifest.read(path).classes
     description = architecture.describe(source.twin(1.0))
     made = description["builder"]
     require(description, "train", f"--weights {path}")
     if made not in builders.BUILDERS:
         raise ConfigError(f"--weights {path} is a {made} detector; only those of 'slimdet train' can be fine-tuned")
-    if made != kind:
-        raise ConfigError(f"--weights {path} is a {made}, not a {kind}; say --model {made}")
-    _check_parts(path, description, asked)
+    if made != settings.model:
+        raise ConfigError(f"--weights {path} is a {made}, not a {settings.model}; say --model {made}")
+    _check_parts(settings, description)
     detector = architecture.build(description | {"num_classes": len(classes) + 1})
     given = dict(source.state_dict())
-    if tuple(classes) != source.classes:
+    if tuple(classes) != before:
         given = {key: value for key, value in given.items() if not _CLASS_LAYERS.match(key)}
-        logger.info("new heads for %s, in place of %s", listed(classes), listed(source.classes))
+        logger.info("new heads for %s, in place of %s", listed(classes), listed(before))
     kept = _fill(detector, given)  # before slimming: widths that the bundle lacks start from the widest's norms
     if sort_by is not None:
         if len(source.widths) > 1:
             raise ConfigError(f"--sort: the channels of {path} are in order already, its narrow widths rely on it")
         count = sort_detector(detector, sort_by)
         logger.info("sorted the channels of %d groups of layers", count)
-    model = slim(detector, widths, scope, norms=norms)
+    model = slim(detector, settings.widths, settings.scope, norm_sharing=settings.norm_sharing)
     if sort_by is None:
         kept = _fill(model, given)
     dropped = sorted(source.state_dict().keys() - kept)
     which = f": {listed(dropped)}" if dropped else ""
     logger.info("from %s: kept %d tensors, dropped %d%s", path, len(kept), len(dropped), which)
-    if imgsz is not None:
-        set_image_size(model, imgsz)
+    if settings.largest_size is not None:
+        set_image_size(model, settings.largest_size)
     return model
 
 
-def _check_parts(path: str, description: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    frozen = description["backbone_norm"] == "frozen"
-    has = {name: description[name] for name in ("backbone", "neck")} | {"norm": description["norm_layer"]}
-    for name, kept in (has | {"frozen_norms": frozen}).items():
-        value = asked[name]
-        if value not in (getattr(TrainSettings, name), kept):
-            flag = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
-            raise ConfigError(f"{flag}: {path} is taken as it was built, with {name} {kept}; leave the flag out")
+def _check_parts(settings: TrainSettings, description: Mapping[str, Any]) -> None:
+    has = {name: description[name] for name in ("backbone", "neck")} | {
+        "head_norm": description["norm_layer"] or "none",
+        "freeze_backbone_norm": description["backbone_norm"] == "frozen",
+    }
+    for name, kept in has.items():
+        asked = getattr(settings, name)
+        if asked not in (getattr(TrainSettings, name), kept):
+            flag = f"--{name.replace('_', '-')}" + ("" if asked is True else f" {asked}")
+            raise ConfigError(
+                f"{flag}: {settings.weights} is taken as it was built, with {name} {kept}; leave the flag out"
+            )
 
 
 def _fill(module: torch.nn.Module, given: dict[str, Tensor]) -> set[str]:

@@ -1,8 +1,4 @@
-"""Training: every width forward and backward on the same batch, gradients add up, one optimizer step.
-
-"Slimmable Neural Networks" (ICLR 2019), algorithm 1. What is added to it is chosen by settings: the sandwich rule
-("Universally Slimmable Networks", ICCV 2019, section 3.2), in-place distillation, an average of the weights.
-"""
+"""Training: from settings and data to a bundle, in the folder of a run that can be interrupted and gone on with."""
 
 import copy
 import itertools
@@ -11,98 +7,40 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from rich.console import Group
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
-from slimdet.bundle import manifest, store
+from slimdet.bundle import store
+from slimdet.bundle.card import Card
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.data.loader import loader
-from slimdet.data.transforms import augmentation
+from slimdet.data.transforms import ShrinkInto, augmentation
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError, DataError, WidthError
 from slimdet.evaluation.inference import check_classes
 from slimdet.evaluation.validation import validate
-from slimdet.files import atomic_write, new_run_dir
-from slimdet.messages import first_line
-from slimdet.models.image_size import check_image_sizes
+from slimdet.files import new_run_dir
+from slimdet.messages import with_fields
+from slimdet.models.image_size import check_image_sizes, resize_shorter_side, set_image_size
 from slimdet.models.kinds import kind_of
-from slimdet.report import plots
-from slimdet.training.calibration import calibration_batches, collect_statistics
-from slimdet.training.distillation import PARTS, Watched, distillation_losses, watch
-from slimdet.training.gradients import divide_by_users
+from slimdet.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from slimdet.training.log import SETTINGS, RunLog
-from slimdet.training.settings import GRADIENTS, TrainSettings, learning_rate, sampled_widths
+from slimdet.training.settings import REDUCTIONS, TrainSettings, learning_rate, sampled_sizes, sampled_widths
 from slimdet.training.start import starting_model
-from slimdet.widths import WidthRange, widths_between
+from slimdet.training.statistics import calibration_batches, collect_statistics
+from slimdet.training.step import accumulate_gradients, average, divide_by_users
+from slimdet.widths import widths_between
 
-CHECKPOINT = "last.pt"
 SORTING_IMAGES = 64  # enough for an order of channels
-
-
-def accumulate_gradients(
-    model: Slimmable,
-    images: list[Tensor],
-    targets: list[dict[str, Tensor]],
-    widths: Sequence[float],
-    distill: float = 0.0,
-    balance: float = 0.0,
-    bf16: bool = False,
-    distill_parts: Sequence[str] = PARTS,
-    teacher: nn.Module | None = None,
-) -> dict[float, dict[str, Tensor]]:
-    """Run every width forward and backward on the same batch; gradients add up in the shared parameters.
-
-    Args:
-        model: in training mode.
-        images, targets: as the detector takes them.
-        widths: the widest first where it teaches the others.
-        distill: weight of the distillation losses of the others; 0 leaves them out.
-        balance: the losses of width w are multiplied by w ** -balance.
-        bf16: compute in bfloat16 where autocast does.
-        distill_parts: which of `slimdet.training.distillation.PARTS` are taught.
-        teacher: a detector of its own, in training mode, that teaches all widths in place of the widest.
-
-    Returns:
-        The losses of each width, detached scalars.
-    """
-    losses: dict[float, dict[str, Tensor]] = {}
-    taught: Watched | None = None
-    if distill and teacher is not None:
-        taught = _lesson(teacher, images, targets, bf16)
-    for width in widths:
-        twin = model.twin(width)
-        with torch.autocast(images[0].device.type, torch.bfloat16, enabled=bf16):
-            if not distill:
-                parts = model(images, targets, width=width)
-            else:
-                with watch(twin) as seen:
-                    parts = model(images, targets, width=width)
-                if taught is None:
-                    taught = seen.detached()
-                else:
-                    extra = distillation_losses(twin, seen, taught, distill_parts)
-                    parts = parts | {name: distill * value for name, value in extra.items()}
-            total = torch.stack([value.float() for value in parts.values()]).sum()
-        (total * width**-balance).backward()
-        losses[width] = {name: value.detach() for name, value in parts.items()}
-    return losses
-
-
-@torch.no_grad()
-def _lesson(teacher: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]], bf16: bool) -> Watched:
-    with torch.autocast(images[0].device.type, torch.bfloat16, enabled=bf16), watch(teacher) as seen:
-        teacher(images, targets)
-    return seen.detached()
 
 
 class Trainer:
@@ -121,7 +59,7 @@ class Trainer:
             trainable, lr=settings.peak_lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
         self.average = copy.deepcopy(model) if settings.ema else None
-        self.between = _fitting(model) if settings.sampling == "range" else []
+        self.between = _fitting(model) if settings.width_sampling == "range" else []
         self.step = 0
         self.steps_per_epoch = math.ceil(len(dataset) / settings.batch)
         self.total = max(1, round(self.steps_per_epoch * settings.epochs))
@@ -155,24 +93,16 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         draw = random.Random(settings.seed * 1_000_003 + self.step)  # the same widths after a resume
-        widths = sampled_widths(settings.widths, settings.sampling, draw, self.between)
-        alone = round(settings.narrow_start * self.total)
+        widths = sampled_widths(settings.widths, settings.width_sampling, draw, self.between)
+        alone = round(settings.widest_only * self.total)
         if self.step < alone:
             widths = widths[:1]
+        for width, size in zip(widths, sampled_sizes(settings, widths, draw), strict=bool(settings.sizes)):
+            resize_shorter_side(self.model.twin(width), size)
         ramp = min(1.0, 4 * (self.step - alone) / self.total)  # an early teacher knows nothing yet
         self.optimizer.zero_grad()
-        losses = accumulate_gradients(
-            self.model,
-            images,
-            targets,
-            widths,
-            settings.distill * ramp,
-            settings.balance,
-            settings.bf16,
-            settings.distill_parts,
-            self.teacher,
-        )
-        if power := GRADIENTS[settings.gradients]:
+        losses = accumulate_gradients(self.model, images, targets, widths, settings, ramp, self.teacher)
+        if power := REDUCTIONS[settings.gradient_reduction]:
             divide_by_users(self.model, widths, power)
         norm = nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.clip)
         if not torch.isfinite(norm):
@@ -205,15 +135,7 @@ class Trainer:
 
     def save(self, file: Path) -> None:
         """Write the checkpoint, whole or not at all."""
-        state = {
-            "model": self.model.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "random": torch.get_rng_state(),
-        }
-        with atomic_write(file) as temporary:
-            torch.save(state, temporary)
+        save_checkpoint(file, self.model, self.average, self.optimizer, self.step)
 
     def load(self, file: Path) -> None:
         """Go on from a checkpoint.
@@ -221,17 +143,7 @@ class Trainer:
         Raises:
             ConfigError: the file is damaged or of another training.
         """
-        try:
-            state = torch.load(file, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
-            torch.set_rng_state(state["random"].cpu())
-        except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-            reason = first_line(error)
-            raise ConfigError(f"{file} cannot be gone on with ({reason}); start the training anew") from error
+        self.step = load_checkpoint(file, self.model, self.average, self.optimizer, self.device)
 
 
 def _fitting(model: Slimmable) -> list[float]:
@@ -244,54 +156,38 @@ def _fitting(model: Slimmable) -> list[float]:
     return fitting
 
 
-@torch.no_grad()
-def average(into: nn.Module, model: nn.Module, decay: float) -> None:
-    """Exponential moving average of parameters and statistics: into = decay * into + (1 - decay) * model."""
-    for kept, new in zip(_tensors(into), _tensors(model), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
+@dataclass(frozen=True)
+class Training:
+    """What a training made: its folder, the bundle in it, steps done, the numbers of every width.
 
-
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
-
-
-def settings_from(flags: Mapping[str, Any]) -> TrainSettings:
-    """The settings among the command line's flags.
-
-    Raises:
-        ConfigError: no data set is named.
+    `widths` is {"0.25": {"bbox": {"AP": ...}}}; empty where nothing was measured.
     """
-    if flags.get("data") is None:
-        raise ConfigError("--data DATA.yaml is missing: it names the images and annotations to train on")
-    known = {key: flags[key] for key in TrainSettings.__dataclass_fields__ if key in flags}
-    if isinstance(known["widths"], WidthRange):
-        known |= {"widths": known["widths"].listed, "sampling": "range"}
-    norm = None if flags["norm"] == "none" else flags["norm"]
-    return TrainSettings(**known | {"data": str(flags["data"]), "norm": norm})
+
+    run: Path
+    model: Path
+    steps: int
+    widths: dict[str, Any]
 
 
-def train(settings: TrainSettings, out: str | Path | None = None) -> dict[str, Any]:
+def train(settings: TrainSettings | None = None, *, out: str | Path | None = None, **fields: Any) -> Training:
     """Train a model and write `runs/train-N`: settings, metrics, checkpoint and the bundle `model`.
 
-    Args:
-        settings: what to train and how.
-        out: the folder, in place of the next free `runs/train-N`.
+        slimdet.train(data="data.yaml", backbone="mobilenet_v2", neck="light", epochs=3)
 
-    Returns:
-        {"run": folder, "model": bundle folder, "steps": number, "widths": {"0.25": {"bbox": {"AP": ...}}}}.
+    Args:
+        settings: what to train and how; the default is `TrainSettings()`.
+        out: the folder, in place of the next free `runs/train-N`.
+        fields: fields of `TrainSettings`, in place of those that `settings` has.
 
     Raises:
         SlimdetError: settings, data or weights that cannot be used; nothing is written then.
     """
-    trainer, val = _prepare(settings)
+    trainer, val = _prepare(with_fields(settings or TrainSettings(), fields))
     return _run(trainer, val, new_run_dir("train", out))
 
 
-def resume(folder: str | Path) -> dict[str, Any]:
-    """Go on with an interrupted run, in its folder and with its settings; returns what `train` returns.
+def resume(folder: str | Path) -> Training:
+    """Go on with an interrupted run, in its folder and with its settings.
 
     Raises:
         ConfigError: the folder holds no interrupted run.
@@ -299,8 +195,8 @@ def resume(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     try:
         stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        settings = TrainSettings(**{key: stored[key] for key in TrainSettings.__dataclass_fields__ if key in stored})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        settings = TrainSettings(**{name: value for name, value in stored.items() if name != "slimdet"})
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"--resume {folder}: no {SETTINGS} of a training run ({error})") from error
     if not (folder / CHECKPOINT).is_file():
         raise ConfigError(f"--resume {folder}: there is no {CHECKPOINT}; the run stopped before its first one")
@@ -310,13 +206,14 @@ def resume(folder: str | Path) -> dict[str, Any]:
 
 
 def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, CocoDataset | None]:
+    if not settings.data:
+        raise ConfigError("--data DATA.yaml is missing: it names the images and annotations to train on")
     torch.manual_seed(settings.seed)
     data = read_data_config(settings.data)
     if data.train is None:
         raise DataError(f"{settings.data} has no 'train:'")
     masks = kind_of({"builder": settings.model}).masks
-    transforms = augmentation(settings.augment)
-    dataset = CocoDataset(data.train.annotations, data.train.images, transforms, masks=masks, train=True)
+    dataset = CocoDataset(data.train.annotations, data.train.images, masks=masks, train=True)
     if not len(dataset):
         raise DataError(f"{data.train.annotations} has no images to train on")
     val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
@@ -324,29 +221,18 @@ def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, Coco
         check_classes(dataset.classes, val)
     model = _model(settings, dataset, start)
     check_image_sizes(model, *(part for part in (dataset, val) if part is not None))
+    sides: Any = model.twin(1.0).transform
+    # What the detector would do at each width is done once, where images are loaded.
+    dataset.transforms = v2.Compose([augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)])
     return Trainer(model, dataset, settings), val
 
 
 def _model(settings: TrainSettings, dataset: CocoDataset, start: bool) -> Slimmable:
     sample = (dataset[index][0] for index in range(0, len(dataset), math.ceil(len(dataset) / SORTING_IMAGES)))
-    return starting_model(
-        settings.model,
-        dataset.classes,
-        settings.widths,
-        settings.scope,
-        settings.weights,
-        backbone=settings.backbone,
-        neck=settings.neck,
-        norm=settings.norm,
-        frozen_norms=settings.frozen_norms,
-        imgsz=settings.imgsz,
-        sort_by=sample if settings.sort else None,
-        blank=not start,
-        norms=settings.norms,
-    )
+    return starting_model(settings, dataset.classes, sample if settings.sort else None, blank=not start)
 
 
-def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> dict[str, Any]:
+def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> Training:
     settings = trainer.settings
     try:
         with RunLog(folder, asdict(settings)) as log:
@@ -354,41 +240,27 @@ def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> dict[str, A
     except KeyboardInterrupt:
         print(f"saved at step {trainer.step}; go on with: slimdet train --resume {folder}", file=sys.stderr)
         raise
+    if settings.sizes:
+        set_image_size(trainer.result, settings.sizes[-1])
     kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
-    if settings.statistics_images:
-        recalibrate(kept, trainer)
+    calibrations = recalibrate(kept, trainer) if settings.statistics_images else {}
     metrics: dict[str, Any] = {}
     if settings.evaluate and val is not None:
-        kept.classes, kept.category_ids = trainer.dataset.classes, trainer.dataset.category_ids
-        metrics = validate(kept, val, kept.widths, settings.device).widths
-    path = store.save(
-        kept,
-        folder / "model",
-        classes=trainer.dataset.classes,
-        category_ids=trainer.dataset.category_ids,
-        metrics=metrics,
-        training=asdict(settings) | {"steps": trainer.step},
-    )
-    return {"run": str(folder), "model": str(path), "steps": trainer.step, "widths": metrics}
+        metrics = validate(kept, val, kept.widths, settings.device, trainer.dataset.classes).widths
+    card = Card(trainer.dataset.classes, trainer.dataset.category_ids, asdict(settings) | {"steps": trainer.step})
+    path = store.save(kept, folder / "model", card.record(store.weights_of(kept), metrics, calibrations))
+    return Training(folder, path, trainer.step, metrics)
 
 
-def recalibrate(model: Slimmable, trainer: Trainer) -> None:
-    """Give every width of a trained model the statistics of the finished weights, from the training images."""
+def recalibrate(model: Slimmable, trainer: Trainer) -> dict[str, Any]:
+    """Give every width of a trained model the statistics of the finished weights, from the training images.
+
+    Returns:
+        How, by width, as a card holds it.
+    """
     settings, data = trainer.settings, trainer.dataset.unaugmented()
     batches = calibration_batches(data, settings.statistics_images, settings.batch, settings.seed, trainer.device)
     for width in model.widths:
-        collect_statistics(model, width, batches)
+        collect_statistics(model, width, batches, settings.sizes)
     record = {"images": sum(len(images) for images, _ in batches), "batch": settings.batch, "seed": settings.seed}
-    model.calibrations = {str(width): record for width in model.widths}
-
-
-def view(result: Mapping[str, Any]) -> Group:
-    """What a finished training shows: its numbers and what to do next."""
-    parts: list[Any] = [plots.accuracy_table(result["widths"])] if result["widths"] else []
-    model, widths = result["model"], manifest.read(result["model"]).widths
-    return Group(
-        *parts,
-        f"{result['steps']} steps; the model is {model}\n\nnext:\n"
-        f"  slimdet predict IMAGE --model {model} --width {widths[(len(widths) - 1) // 2]}\n"
-        f"  slimdet profile --model {model}",
-    )
+    return {str(width): record for width in model.widths}

@@ -1,6 +1,5 @@
 """Checkpoints map by name, every entry counts, and nothing in them is executed."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from slimdet.original.configs.config import read_config
 from slimdet.original.detector import checkpoint
 from slimdet.original.detector.detector import WIDTHS, architecture_of, build
 
+from ..reference import Reference
 from ..small import CONFIGS, FILES
 
 Small = Callable[[str], tuple[Path, Path]]
@@ -31,10 +31,10 @@ def rpn(small: Small) -> tuple[Slimmable, Path, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("kind", ["mask", "fast", "rpn"])
-def test_names_and_order_are_the_originals(original: Path, kind: str) -> None:
+def test_names_and_order_are_the_originals(original: Reference, kind: str) -> None:
     model = model_of(CONFIGS / f"{FILES[kind]}_r50_fpn_1x.py")
     found = [[name, list(value.shape)] for name, value in checkpoint.state_of(model).items()]
-    assert found == json.loads((original / f"{FILES[kind]}_r50_fpn_keys.json").read_text())
+    assert found == original.json(f"{FILES[kind]}_r50_fpn_keys.json")
 
 
 def test_each_width_gets_its_own_norms(rpn: Any) -> None:
@@ -137,10 +137,10 @@ def test_a_classification_file_that_is_another(rpn: Any, classifier: Any, tmp_pa
 
 @pytest.mark.parametrize("file", ["s_resnet50_cls_keys", "s_resnet50_cls_keys_with_num_batches_tracked"])
 def test_the_released_classification_file_pairs_as_the_original_paired_it(
-    original: Path, tmp_path: Path, file: str
+    original: Reference, tmp_path: Path, file: str
 ) -> None:
-    keys = json.loads((original / f"{file}.json").read_text())
-    pairs = json.loads((original / "backbone_order_map_cls_to_det.json").read_text())
+    keys = original.json(f"{file}.json")
+    pairs = original.json("backbone_order_map_cls_to_det.json")
     given = {name: torch.full(shape, float(number)) for number, (name, shape) in enumerate(keys)}
     torch.save(given, tmp_path / "x.pt")
     model = model_of(CONFIGS / "rpn_r50_fpn_1x.py")

@@ -1,7 +1,6 @@
 """The original's numbers, and recalls, against its own on a tiny set."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,12 @@ from slimdet.evaluation import matching
 from slimdet.original.testing.recall import average_recall, objects
 from slimdet.original.testing.scores import score
 
+from ..reference import Reference
+
 
 @pytest.fixture(scope="module")
-def references(original: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    folder = original / "reference"
-    return json.loads((folder / "tiny_coco.json").read_text()), json.loads((folder / "eval_refs.json").read_text())
+def references(original: Reference) -> tuple[dict[str, Any], dict[str, Any]]:
+    return json.loads(original.annotations.read_text()), original.json("eval_refs.json")
 
 
 @pytest.fixture(params=["faster-coco-eval", "pycocotools"])

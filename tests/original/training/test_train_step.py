@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from ..reference import Reference
+
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "parity" / "train_step.py"
 
 
@@ -21,10 +23,10 @@ def script() -> Any:
 
 
 def written(
-    original: Path, config: Path, weights: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *flags: str
+    original: Reference, config: Path, weights: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *flags: str
 ) -> dict[str, Any]:
     """What the script writes for the reference's batch."""
-    data = ["--data", str(original / "reference/tiny_coco.json"), "--images", str(original / "reference/images")]
+    data = ["--data", str(original.annotations), "--images", str(original.images)]
     monkeypatch.setattr(sys, "argv", ["train_step.py", str(config), str(weights), *data, *flags, "--out", str(out)])
     script().main()
     return json.loads(out.read_text())
@@ -39,11 +41,16 @@ def assert_losses(found: dict[str, Any], wanted: dict[str, Any], limit: float = 
 
 @pytest.mark.parametrize("kind", ["faster", "mask", "rpn"])
 def test_losses_and_gradients_are_the_originals(
-    original: Path, synthetic: Any, reference_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    original: Reference,
+    synthetic: Any,
+    reference_config: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ) -> None:
     config, weights, out = reference_config(kind), synthetic(kind), tmp_path / "x.json"
     found = written(original, config, weights, out, monkeypatch, "--take-all")
-    wanted = json.loads((original / "reference" / f"train_{kind}_all.json").read_text())
+    wanted = original.json(f"train_{kind}_all.json")
     assert wanted.keys() <= found.keys()
     assert_losses(found["losses"], wanted["losses"])
     for name in ("requires_grad", "training_flag", "grad_none", "img_meta_0", "img_meta_1", "clip_max_norm"):
@@ -55,11 +62,11 @@ def test_losses_and_gradients_are_the_originals(
 
 
 def test_samplers_draw_as_the_original_does(
-    original: Path, synthetic: Any, reference_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    original: Reference, synthetic: Any, reference_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = written(
         original, reference_config("mask"), synthetic("mask"), tmp_path / "x.json", monkeypatch, "--seed", "0"
     )
-    wanted = json.loads((original / "reference" / "train_mask_random.json").read_text())
+    wanted = original.json("train_mask_random.json")
     # Two proposals of nearly the same score may change places, and then the other one is drawn: 1 of 1024 box samples.
     assert_losses(found["losses"], wanted["losses"], limit=1e-3)

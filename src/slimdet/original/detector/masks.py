@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from slimdet.runtime.coco_results import encode_mask
+from slimdet.images.masks import encode_mask
 
 
 def paste(cells: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:

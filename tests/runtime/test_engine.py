@@ -9,8 +9,8 @@ import pytest
 from slimdet import Runtime
 from slimdet.bundle import manifest
 from slimdet.errors import BundleError, ConfigError
-from slimdet.runtime import engines
-from slimdet.runtime.engines import choose
+from slimdet.runtime import engine as engines
+from slimdet.runtime.engine import choose
 
 
 def without_engines(folder: Path) -> Path:

@@ -1,0 +1,210 @@
+"""What people see of a verb's result: tables (with rich), texts, what to try next.
+
+Widths are keys as JSON has them ("0.25"), in any order; shown in ascending order. Accuracies are 0..1; -1 (COCO's "no
+ground truth") is a dash.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from slimdet.bundle import manifest
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from slimdet.bundle.extraction import Extraction
+    from slimdet.cli.conversion import Conversion
+    from slimdet.cli.demo import Demo
+    from slimdet.data.check import Fault
+    from slimdet.evaluation.validation import Progress, Validation
+    from slimdet.exporting.engine_files import Export
+    from slimdet.report.costs import Costs
+    from slimdet.runtime.prediction import Predictions
+    from slimdet.training.calibration import Calibration
+    from slimdet.training.trainer import Training
+
+# ------------------------------------------------------------------------------------------------- by verb
+
+
+def demo(result: "Demo") -> str:
+    return (
+        f"{cost_table(result.widths)}\n\npictures are in {result.run}\n\nnext:\n"
+        "  slimdet predict YOUR_PHOTO.jpg --model bundled --width 0.5\n"
+        "  slimdet profile --model bundled\n"
+        "  slimdet train --data DATA.yaml --weights bundled      your own classes"
+    )
+
+
+def training(result: "Training") -> "Group":
+    model, widths = result.model, manifest.read(result.model).widths
+    text = (
+        f"{result.steps} steps; the model is {model}\n\nnext:\n"
+        f"  slimdet predict IMAGE --model {model} --width {widths[(len(widths) - 1) // 2]}\n"
+        f"  slimdet profile --model {model}"
+    )
+    return _group(accuracy_table(result.widths), text)
+
+
+def calibration(result: "Calibration") -> "Group":
+    text = f"width {result.width} has statistics of {result.images} images; the bundle is {result.model}"
+    return _group(accuracy_table({str(result.width): result.metrics}), text)
+
+
+def validation(result: "Validation") -> "Group":
+    boxes = {width: kinds["bbox"] for width, kinds in result.classes.items()}
+    text = f"detections, confusion matrices and precision-recall curves in {result.run}"
+    return _group(accuracy_table(result.widths), class_table(boxes), text)
+
+
+def predictions(found: "Predictions") -> str:
+    seen, detections = len(found.coco["images"]), len(found.coco["annotations"])
+    return f"{seen} images, {detections} detections; pictures and detections.json in {found.run}"
+
+
+def unread(found: "Predictions") -> str:
+    """The mistake of files that are broken; empty where none is."""
+    seen, broken = len(found.coco["images"]), len(found.broken)
+    return f"{broken} of {seen + broken} files could not be read, see above" if broken else ""
+
+
+def costs(found: "Costs") -> str:
+    words = {"disk_mb": "on disk", "memory_mb": "of memory"}
+    parts = [f"{found.all[key]:.0f} MB {where}" for key, where in words.items() if key in found.all]
+    line = f"; all widths in one process: {', '.join(parts)}" if parts else ""
+    return f"{cost_table(found.widths)}\n\n{found.engine} on {found.device}{line}"
+
+
+def extraction(written: "Extraction") -> str:
+    """How to run what was extracted, with torch and torchvision alone."""
+    file = str(written.out / "detector.pt")
+    return (
+        f"width {written.width}, {written.parameters / 1e6:.2f} M parameters, in {written.out}; to run it:\n\n"
+        "  import torch, torchvision\n"
+        f"  detector = torch.load({file!r}, weights_only=False).eval()\n"
+        "  found = detector([image])[0]  # image: float tensor [3, H, W] in 0..1"
+    )
+
+
+def export(written: "Export") -> str:
+    lines = [f"{entry.file}: {entry.bytes / 2**20:.1f} MiB" for entry in written.widths.values()]
+    return "\n".join([*lines, f"in {written.out}; how to run them: docs/edge.md"])
+
+
+def conversion(written: "Conversion") -> str:
+    return "\n".join(f"{name}: {path}" for name, path in written.files.items())
+
+
+def faults(found: Sequence["Fault"]) -> str:
+    return "\n".join(map(str, found)) or "no faults"
+
+
+# ------------------------------------------------------------------------------------------------- progress
+
+
+@contextmanager
+def evaluation_bar() -> "Iterator[Progress]":
+    """Yield what shows how far an evaluation is: a bar for each width, on a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    tasks: dict[float, Any] = {}
+    with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
+
+        def progress(width: float, done: int, total: int) -> None:
+            if width not in tasks:
+                tasks[width] = bars.add_task(f"width {width}", total=total)
+            bars.update(tasks[width], completed=done)
+
+        yield progress
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+def cost_table(results: Mapping[str, Mapping[str, float]]) -> str:
+    """What each width costs, a line per width, ascending.
+
+    Args:
+        results: width -> any of "parameters" (count), "macs" (multiply-adds), "latency_ms", "memory_mb", "disk_mb",
+            "detections" (count), "AP" (0..1, -1 where it is not known); a number that no width has gets no column.
+    """
+    columns: dict[str, tuple[str, Callable[[float], str]]] = {
+        "parameters": ("parameters", lambda value: f"{value / 1e6:.2f} M"),
+        "macs": ("multiply-adds", lambda value: f"{value / 1e9:.2f} G"),
+        "latency_ms": ("latency", lambda value: f"{value:.1f} ms"),
+        "memory_mb": ("memory", lambda value: f"{value:.0f} MB"),
+        "disk_mb": ("disk", lambda value: f"{value:.1f} MB"),
+        "detections": ("detections", lambda value: f"{value:.0f}"),
+        "AP": ("AP", lambda value: f"{value:.3f}" if value > -1 else "-"),
+    }
+    shown = {key: column for key, column in columns.items() if any(key in numbers for numbers in results.values())}
+    rows = [["width", *(title for title, _ in shown.values())]]
+    for width in sorted(results, key=float):
+        numbers = results[width]
+        rows.append([width, *(text(numbers[key]) if key in numbers else "-" for key, (_, text) in shown.items())])
+    widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(size) for cell, size in zip(row, widest, strict=True)) for row in rows]
+    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
+
+
+def accuracy_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> "Group":
+    """The 12 COCO numbers of every width, a table per IoU type; 79 columns wide.
+
+    Args:
+        results: width -> "bbox" / "segm" -> the 12 numbers, as `slimdet.evaluation.matching.evaluate` gives them.
+    """
+    from slimdet.report.plots import KINDS
+
+    tables = []
+    for kind in next(iter(results.values()), {}):
+        first = next(iter(results.values()))[kind]
+        table = _table(
+            "width",
+            *(name.replace("_small", "s").replace("_medium", "m").replace("_large", "l") for name in first),
+            padding=0,
+        )
+        table.title = KINDS.get(kind, kind)
+        for width in sorted(results, key=float):
+            table.add_row(width, *(_accuracy(results[width][kind][name]) for name in first))
+        tables.append(table)
+    return _group(*tables)
+
+
+def class_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> "Table":
+    """The AP of every class, a column per width.
+
+    Args:
+        results: width -> class -> numbers, as `Evaluation.per_class` gives them.
+    """
+    from rich.text import Text
+
+    widths = sorted(results, key=float)
+    table = _table("AP at width", *widths)
+    table.columns[0].justify = "left"
+    for name in next(iter(results.values()), {}):
+        text = Text(name)  # a class called "[b]" is no markup
+        table.add_row(text, *(_accuracy(results[width][name]["AP"]) for width in widths))
+    return table
+
+
+def _table(*columns: str, padding: int = 1) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _accuracy(value: float) -> str:
+    return f"{value:.3f}" if value > -1 else "-"
+
+
+def _group(*parts: Any) -> "Group":
+    from rich.console import Group
+
+    return Group(*parts)

@@ -1,0 +1,22 @@
+"""How a report is made: what `val` and `profile` can be told."""
+
+from dataclasses import dataclass
+
+from slimdet.runtime.engine import EngineSettings
+
+
+@dataclass(frozen=True)
+class ValSettings:
+    """What of a model is measured on a data set, and how."""
+
+    width: float | None = None  # None is all of the model's
+    imgsz: int | None = None  # shorter side in pixels; None is the model's
+    device: str = "auto"
+    workers: int = 0  # processes that read images
+
+
+@dataclass(frozen=True)
+class ProfileSettings(EngineSettings):
+    """What measures the costs; `imgsz` is the side of the square picture."""
+
+    repeats: int = 10  # timed runs of every width
