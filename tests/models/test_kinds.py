@@ -17,15 +17,17 @@ from torchvision.models import detection
 import slimdet
 from ready_made import GROUPED, ready_made
 from slimdet import Slimmable, slim
+from slimdet.bundle.card import Card
 from slimdet.errors import ConfigError, UnknownLayerError
 from slimdet.evaluation.inference import to_coco
 from slimdet.evaluation.matching import evaluate
-from slimdet.evaluation.validation import validate_bundle
 from slimdet.exporting.engine_files import export
 from slimdet.models import builders, kinds
 from slimdet.models.kinds import KINDS, ORIGINAL, TORCHVISION, kind_of, require, without_background
 from slimdet.models.sorting import sort_detector
+from slimdet.report.validation import val
 from slimdet.training.distillation import watch
+from slimdet.training.settings import TrainSettings
 from slimdet.training.start import starting_model
 
 BUILDERS = {
@@ -113,7 +115,7 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made = ready_made(request.param)
     model = slim(made, (0.5, 1.0), "backbone" if request.param in GROUPED else "detector").eval()
     names = [f"class {label}" for label in range(1, 2 if "keypoint" in request.param else 5)]
-    slimdet.save(model, folder / "model", classes=names)
+    slimdet.save(model, folder / "model", Card(tuple(names)))
     pixels = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "1.png")
     with torch.no_grad():
@@ -135,18 +137,11 @@ def tried(saved: Saved, task: str) -> Any:
     model, bundle = saved.model, str(saved.bundle)
     work: dict[str, Callable[[], Any]] = {
         "run": lambda: slimdet.Runtime(bundle, engine="torch", conf=0.0)(saved.pixels),
-        "validate": lambda: validate_bundle(bundle, saved.data, out=saved.bundle.parent / "val"),
-        "export": lambda: export(bundle, 0.5),
+        "validate": lambda: val(bundle, saved.data, out=saved.bundle.parent / "val"),
+        "export": lambda: export(bundle, width=0.5),
         "distil": lambda: watch(model.twin(1.0)).__enter__(),
         "sort": lambda: sort_detector(model.extract(1.0), [torch.rand(3, 90, 120)]),
-        "train": lambda: starting_model(
-            *("faster_rcnn", ["a"], (0.5, 1.0), "detector", bundle),
-            backbone="resnet50",
-            neck="light",
-            norm=None,
-            frozen_norms=False,
-            imgsz=None,
-        ),
+        "train": lambda: starting_model(TrainSettings(weights=bundle, widths=(0.5, 1.0)), ["a"]),
     }
     kind = kind_of(model.twin(1.0))
     if getattr(kind, task):

@@ -9,9 +9,9 @@ import torch
 
 import slimdet
 from slimdet.bundle import card
+from slimdet.bundle.card import Card
 from slimdet.cli import verbs
 from slimdet.errors import BundleError
-from slimdet.evaluation.validation import validate_bundle
 from slimdet.original.bundles import COCO_CLASSES, to_bundle, to_checkpoint
 from slimdet.original.detector import checkpoint
 
@@ -93,8 +93,8 @@ def test_val_compares_all_that_these_detectors_find(
 ) -> None:
     config, weights = small(kind)
     model = slimdet.load(to_bundle(weights, tmp_path / "bundle", config=config))
-    slimdet.save(model, tmp_path / "bundle", classes=["c1", "c2", "c3"], category_ids=[7, 14, 21])
+    slimdet.save(model, tmp_path / "bundle", Card(("c1", "c2", "c3"), (7, 14, 21)))
     data = tmp_path / "data.yaml"
     data.write_text(f"val:\n  images: {pictures}\n  annotations: {pictures / 'coco.json'}\n")
-    found = validate_bundle(str(tmp_path / "bundle"), data, width=0.5, out=tmp_path / "val")
+    found = slimdet.val(tmp_path / "bundle", data, width=0.5, out=tmp_path / "val")
     assert set(found.widths["0.5"]) == numbers

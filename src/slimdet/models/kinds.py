@@ -79,11 +79,11 @@ def kind_of(thing: Any) -> Kind:
 
     What is in no row, as a network of the user's own, can be slimmed and no more; its name is that of its class.
     """
-    description = thing if isinstance(thing, Mapping) else getattr(thing, "architecture", None)
-    if not isinstance(description, Mapping) or not description:
+    description = thing if isinstance(thing, Mapping) else getattr(thing, "architecture", None) or None
+    if not isinstance(description, Mapping):
         words = [_class_word(kind, thing) for kind in type(thing).__mro__ if kind.__module__.startswith("torchvision.")]
         return next((TORCHVISION[word] for word in words if word in TORCHVISION), _unknown(type(thing).__name__))
-    builder = str(description.get("builder"))
+    builder = str(description.get("builder", "a detector of no builder"))
     if builder == "original":
         model = description.get("model")
         return ORIGINAL["MaskRCNN" if isinstance(model, Mapping) and model.get("mask_head") else "FasterRCNN"]
