@@ -51,7 +51,7 @@ def test_a_run_writes_settings_metrics_checkpoint_and_bundle(scenes: Path, tmp_p
 
 
 def test_losses_fall(trained: Path) -> None:
-    """Fifteen steps on six pictures: every width learns."""
+    """Thirty steps on six pictures: every width learns."""
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     for width in ("0.5", "1.0"):
         assert rows[-1][f"loss/{width}"] < 0.95 * rows[0][f"loss/{width}"]
