@@ -1,0 +1,52 @@
+"""What others may do while a training runs: logs, live tables, validation, early stopping, MLflow, Ray Tune."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from slimdet.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Attributes:
+        lr: the learning rate.
+        grad_norm: of the gradient before it was clipped, a scalar on the device.
+        images: number of images in the batch.
+        losses: {width: {name: scalar on the device}}, of the widths trained in this step.
+        waited: seconds that the step waited for its batch.
+    """
+
+    lr: float
+    grad_norm: Tensor
+    images: int
+    losses: Mapping[float, Mapping[str, Tensor]]
+    waited: float
+
+
+class Callback:
+    """A base that does nothing; override what is needed. Methods are called in the training's process, in order.
+
+    `state` is the trainer, to be read: `step` (done so far), `total`, `steps_per_epoch`, `settings`, `model`,
+    `average`, `result`, `dataset`, `folder`. One thing may be set: `state.stop = "a reason"` ends the training after
+    this step, as if its schedule were over. Whatever a callback draws at random changes the training: put the
+    generators back.
+    """
+
+    def on_step(self, state: "Trainer", report: StepReport) -> None:
+        """After each step."""
+
+    def on_epoch(self, state: "Trainer") -> None:
+        """After the last step of each epoch, and after the last step of all."""
+
+    def on_checkpoint(self, state: "Trainer", file: Path) -> None:
+        """After a checkpoint was written."""
+
+    def on_end(self, state: "Trainer", model: Path) -> None:
+        """Once, when the schedule is over and the bundle `model` is written."""
