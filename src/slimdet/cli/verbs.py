@@ -266,18 +266,22 @@ def check(
     data: Annotated[Existing, "DATA.yaml, or with --images a COCO instances JSON"],
     images: Annotated[Existing | None, "folder of the images of a COCO JSON"] = None,
 ) -> Outcome:
-    """Every fault of a data set, by file, id and reason; all images are decoded.
+    """What a data set holds, and every fault, by file, id and reason; all images are decoded.
 
     Example:
         slimdet check --data my_dataset/data.yaml
     """
     from slimdet.data.check import check
     from slimdet.data.config import DataConfig, Split, read_data_config
+    from slimdet.data.summary import summary
 
     config = DataConfig(None, Split(images, data)) if images else read_data_config(data)
-    faults = [one for part in (config.train, config.val) if part for one in check(part.annotations, part.images)]
-    document = {"faults": [vars(fault) | {"id": str(fault.id)} for fault in faults]}
-    return Outcome(document, views.faults(faults), f"{len(faults)} faults in {data}" if faults else "")
+    splits = {name: split for name, split in vars(config).items() if split is not None}
+    faults = [one for split in splits.values() for one in check(split.annotations, split.images)]
+    unread = {fault.file for fault in faults if fault.kind == "unreadable annotations"}
+    held = {name: summary(one.annotations) for name, one in splits.items() if str(one.annotations) not in unread}
+    document = {"splits": held, "faults": [vars(fault) | {"id": str(fault.id)} for fault in faults]}
+    return Outcome(document, views.check(held, faults), f"{len(faults)} faults in {data}" if faults else "")
 
 
 def doctor() -> Outcome:
