@@ -27,6 +27,7 @@ from slimdet.cli.flags import (
     Width,
     WidthOrAll,
     Widths,
+    WidthsOrAll,
 )
 from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.report.settings import ProfileSettings, ValSettings
@@ -98,7 +99,12 @@ def train(
     seed: Annotated[Natural, "of everything drawn at random"] = T.seed,
     workers: Annotated[Natural, "processes that read images"] = T.workers,
     save_every: Annotated[Positive, "seconds between checkpoints"] = T.save_every,
-    evaluate: Annotated[bool, "measure every width on val: at the end"] = T.evaluate,
+    evaluate: Annotated[bool, "measure on val:, every width at the end"] = T.evaluate,
+    val_every: Annotated[Natural, "epochs between validations on the way; 0 is none"] = T.val_every,
+    val_widths: Annotated[WidthsOrAll, "what is validated on the way: some widths, or all"] = T.val_widths,
+    patience: Annotated[
+        Natural, "end after so many validations in a row that found nothing better; 0 is never"
+    ] = T.patience,
     out: Annotated[Path | None, "folder (default runs/train-N)"] = None,
     resume: Annotated[Existing | None, "folder of an interrupted run to go on with, by its settings"] = None,
 ) -> Outcome:

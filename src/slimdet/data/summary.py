@@ -90,7 +90,7 @@ def _has_id(record: Any) -> bool:
     return isinstance(record, Mapping) and isinstance(record.get("id"), int)
 
 
-def _is_sound(one: Any, images: Mapping[Any, int], names: Mapping[Any, str]) -> bool:
+def _is_sound(one: Any, images: Mapping[Any, Any], names: Mapping[Any, str]) -> bool:
     try:
         _, _, width, height = one["bbox"]
         known = one["image_id"] in images and one["category_id"] in names

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from slimdet.evaluation.validation import Measured
     from slimdet.training.trainer import Trainer
 
 
@@ -39,11 +40,17 @@ class Callback:
     generators back.
     """
 
+    def on_start(self, state: "Trainer") -> None:
+        """Once, before the first step, also that of a resumed run."""
+
     def on_step(self, state: "Trainer", report: StepReport) -> None:
         """After each step."""
 
     def on_epoch(self, state: "Trainer") -> None:
         """After the last step of each epoch, and after the last step of all."""
+
+    def on_validation(self, state: "Trainer", found: "Mapping[float, Measured]") -> None:
+        """After a validation during the training: what was found at each of `--val-widths`."""
 
     def on_checkpoint(self, state: "Trainer", file: Path) -> None:
         """After a checkpoint was written."""

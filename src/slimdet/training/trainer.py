@@ -3,13 +3,14 @@
 import copy
 import itertools
 import json
+import logging
 import math
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from slimdet.bundle import store
-from slimdet.bundle.card import Card
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
@@ -32,22 +31,39 @@ from slimdet.files import new_run_dir
 from slimdet.messages import with_fields
 from slimdet.models.image_size import check_image_sizes, resize_shorter_side, set_image_size
 from slimdet.models.kinds import kind_of
+from slimdet.training.board import TensorBoard
+from slimdet.training.bundles import MODEL, LastBundle, keep
+from slimdet.training.callbacks import Callback, StepReport
 from slimdet.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from slimdet.training.log import SETTINGS, RunLog
-from slimdet.training.settings import REDUCTIONS, TrainSettings, learning_rate, sampled_sizes, sampled_widths
-from slimdet.training.start import starting_model
+from slimdet.training.log import MetricsLog
+from slimdet.training.own import Own, own_model
+from slimdet.training.pictures import DataPictures
+from slimdet.training.progress import Lines
+from slimdet.training.settings import (
+    REDUCTIONS,
+    SETTINGS,
+    TrainSettings,
+    learning_rate,
+    sampled_sizes,
+    sampled_widths,
+    write_settings,
+)
+from slimdet.training.start import resolved, starting_model
 from slimdet.training.statistics import calibration_batches, collect_statistics
 from slimdet.training.step import accumulate_gradients, average, divide_by_users
+from slimdet.training.validating import Validation
 from slimdet.widths import widths_between
 
 SORTING_IMAGES = 64  # enough for an order of channels
+
+logger = logging.getLogger("slimdet")
 
 
 class Trainer:
     """A model, its optimizer and its place in the schedule; what a checkpoint holds."""
 
     def __init__(
-        self, model: Slimmable, dataset: CocoDataset, settings: TrainSettings, teacher: nn.Module | None = None
+        self, model: Slimmable, dataset: Any, settings: TrainSettings, teacher: nn.Module | None = None
     ) -> None:
         self.model, self.dataset, self.settings, self.teacher = model, dataset, settings, teacher
         self.device = choose_device(settings.device)
@@ -61,6 +77,9 @@ class Trainer:
         self.average = copy.deepcopy(model) if settings.ema else None
         self.between = _fitting(model) if settings.width_sampling == "range" else []
         self.step = 0
+        self.stop = ""  # a reason to end before the schedule does
+        self.val: Any = None
+        self.folder, self.callbacks = Path(), [Callback()]
         self.steps_per_epoch = math.ceil(len(dataset) / settings.batch)
         self.total = max(1, round(self.steps_per_epoch * settings.epochs))
 
@@ -69,25 +88,40 @@ class Trainer:
         """The model to keep: the average where there is one."""
         return self.average if self.average is not None else self.model
 
-    def run(self, checkpoint: Path, log: RunLog) -> None:
+    def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> None:
         """Train to the end of the schedule; write a checkpoint every `save_every` seconds, at the end and on Ctrl-C.
 
         Raises:
             DataError: a gradient is not finite; the last checkpoint stays as it is.
         """
-        saved = time.monotonic()
+        self.folder, self.callbacks = folder, [*callbacks]
+        for callback in self.callbacks:
+            callback.on_start(self)
+        saved = began = time.monotonic()
         try:
             for images, targets in self._batches():
-                self._train_step(images, targets, log)
+                waited = time.monotonic() - began
+                report = self._train_step(images, targets, waited)
+                self._tell(report)
                 if time.monotonic() - saved >= self.settings.save_every:
-                    self.save(checkpoint)
+                    self.save(folder / CHECKPOINT)
                     saved = time.monotonic()
+                if self.stop:
+                    break
+                began = time.monotonic()
         except KeyboardInterrupt:
-            self.save(checkpoint)
+            self.save(folder / CHECKPOINT)
             raise
-        self.save(checkpoint)
+        self.save(folder / CHECKPOINT)
 
-    def _train_step(self, images: list[Tensor], targets: list[dict[str, Tensor]], log: RunLog) -> None:
+    def _tell(self, report: StepReport) -> None:
+        for callback in self.callbacks:
+            callback.on_step(self, report)
+        if self.step % self.steps_per_epoch == 0 or self.step == self.total:
+            for callback in self.callbacks:
+                callback.on_epoch(self)
+
+    def _train_step(self, images: list[Tensor], targets: list[dict[str, Tensor]], waited: float) -> StepReport:
         settings = self.settings
         lr = learning_rate(settings, self.step, self.total)
         for group in self.optimizer.param_groups:
@@ -112,7 +146,7 @@ class Trainer:
         if self.average is not None:
             decay = min(settings.ema, (1 + self.step) / (10 + self.step))  # young averages forget their start
             average(self.average, self.model, decay)
-        log.step(self.step, self.total, self.step / self.steps_per_epoch, lr, float(norm), len(images), losses)
+        return StepReport(lr, norm, len(images), losses, waited)
 
     def _batches(self) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
         while self.step < self.total:
@@ -136,6 +170,8 @@ class Trainer:
     def save(self, file: Path) -> None:
         """Write the checkpoint, whole or not at all."""
         save_checkpoint(file, self.model, self.average, self.optimizer, self.step)
+        for callback in self.callbacks:
+            callback.on_checkpoint(self, file)
 
     def load(self, file: Path) -> None:
         """Go on from a checkpoint.
@@ -169,7 +205,14 @@ class Training:
     widths: dict[str, Any]
 
 
-def train(settings: TrainSettings | None = None, *, out: str | Path | None = None, **fields: Any) -> Training:
+def train(
+    settings: TrainSettings | None = None,
+    *,
+    out: str | Path | None = None,
+    own: Own | None = None,
+    callbacks: Sequence[Callback] = (),
+    **fields: Any,
+) -> Training:
     """Train a model and write `runs/train-N`: settings, metrics, checkpoint and the bundle `model`.
 
         slimdet.train(data="data.yaml", backbone="mobilenet_v2", neck="light", epochs=3)
@@ -177,17 +220,20 @@ def train(settings: TrainSettings | None = None, *, out: str | Path | None = Non
     Args:
         settings: what to train and how; the default is `TrainSettings()`.
         out: the folder, in place of the next free `runs/train-N`.
+        own: data sets and a detector of one's own, in place of `data`, `model` and what goes with it.
+        callbacks: are told of every step, epoch, validation and checkpoint; one that is a `Lines` takes the place of
+            the lines on stderr.
         fields: fields of `TrainSettings`, in place of those that `settings` has.
 
     Raises:
         SlimdetError: settings, data or weights that cannot be used; nothing is written then.
     """
-    trainer, val = _prepare(with_fields(settings or TrainSettings(), fields))
-    return _run(trainer, val, new_run_dir("train", out))
+    trainer = _prepare(with_fields(settings or TrainSettings(), fields), own or Own())
+    return _run(trainer, new_run_dir("train", out), callbacks)
 
 
-def resume(folder: str | Path) -> Training:
-    """Go on with an interrupted run, in its folder and with its settings.
+def resume(folder: str | Path, own: Own | None = None, callbacks: Sequence[Callback] = ()) -> Training:
+    """Go on with an interrupted run, in its folder and with its settings; `own` and `callbacks` as it was given them.
 
     Raises:
         ConfigError: the folder holds no interrupted run.
@@ -200,46 +246,59 @@ def resume(folder: str | Path) -> Training:
         raise ConfigError(f"--resume {folder}: no {SETTINGS} of a training run ({error})") from error
     if not (folder / CHECKPOINT).is_file():
         raise ConfigError(f"--resume {folder}: there is no {CHECKPOINT}; the run stopped before its first one")
-    trainer, val = _prepare(settings, start=False)
+    trainer = _prepare(settings, own or Own(), start=False)
     trainer.load(folder / CHECKPOINT)
-    return _run(trainer, val, folder)
+    return _run(trainer, folder, callbacks)
 
 
-def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, CocoDataset | None]:
+def _prepare(settings: TrainSettings, own: Own, start: bool = True) -> Trainer:
+    torch.manual_seed(settings.seed)
+    dataset, val = _datasets(settings, own)
+    if not len(dataset):
+        raise DataError("there are no images to train on")
+    if val is not None:
+        check_classes(dataset.classes, val)
+    model = (
+        own_model(settings, own.detector, len(dataset.classes)) if own.detector else _model(settings, dataset, start)
+    )
+    check_image_sizes(model, *(part for part in (dataset, val) if isinstance(part, CocoDataset)))
+    sides: Any = model.twin(1.0).transform
+    # What the detector would do at each width is done once, where images are loaded.
+    dataset.transforms = v2.Compose([augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)])
+    trainer = Trainer(model, dataset, resolved(settings, model))
+    trainer.val = val
+    return trainer
+
+
+def _datasets(settings: TrainSettings, own: Own) -> tuple[Any, Any]:
+    """The data sets to train and validate on; None for the second where there is none."""
+    if own.train is not None:
+        return own.train, own.val
     if not settings.data:
         raise ConfigError("--data DATA.yaml is missing: it names the images and annotations to train on")
-    torch.manual_seed(settings.seed)
     data = read_data_config(settings.data)
     if data.train is None:
         raise DataError(f"{settings.data} has no 'train:'")
     masks = kind_of({"builder": settings.model}).masks
-    dataset = CocoDataset(data.train.annotations, data.train.images, masks=masks, train=True)
-    if not len(dataset):
-        raise DataError(f"{data.train.annotations} has no images to train on")
-    val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
-    if val is not None:
-        check_classes(dataset.classes, val)
-    model = _model(settings, dataset, start)
-    check_image_sizes(model, *(part for part in (dataset, val) if part is not None))
-    sides: Any = model.twin(1.0).transform
-    # What the detector would do at each width is done once, where images are loaded.
-    dataset.transforms = v2.Compose([augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)])
-    return Trainer(model, dataset, settings), val
+    train = CocoDataset(data.train.annotations, data.train.images, masks=masks, train=True)
+    return train, CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
 
 
-def _model(settings: TrainSettings, dataset: CocoDataset, start: bool) -> Slimmable:
+def _model(settings: TrainSettings, dataset: Any, start: bool) -> Slimmable:
     sample = (dataset[index][0] for index in range(0, len(dataset), math.ceil(len(dataset) / SORTING_IMAGES)))
     return starting_model(settings, dataset.classes, sample if settings.sort else None, blank=not start)
 
 
-def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> Training:
-    settings = trainer.settings
+def _run(trainer: Trainer, folder: Path, callbacks: Sequence[Callback]) -> Training:
+    settings, val = trainer.settings, trainer.val
+    write_settings(folder, settings)
     try:
-        with RunLog(folder, asdict(settings)) as log:
-            trainer.run(folder / CHECKPOINT, log)
+        trainer.run(folder, _with_own(callbacks, trainer))
     except KeyboardInterrupt:
         print(f"saved at step {trainer.step}; go on with: slimdet train --resume {folder}", file=sys.stderr)
         raise
+    if trainer.stop:
+        logger.info("ended at step %d: %s", trainer.step, trainer.stop)
     if settings.sizes:
         set_image_size(trainer.result, settings.sizes[-1])
     kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
@@ -247,9 +306,19 @@ def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> Training:
     metrics: dict[str, Any] = {}
     if settings.evaluate and val is not None:
         metrics = validate(kept, val, kept.widths, settings.device, trainer.dataset.classes).widths
-    card = Card(trainer.dataset.classes, trainer.dataset.category_ids, asdict(settings) | {"steps": trainer.step})
-    path = store.save(kept, folder / "model", card.record(store.weights_of(kept), metrics, calibrations))
+    path = keep(trainer, MODEL, metrics, calibrations)
+    for callback in trainer.callbacks:
+        callback.on_end(trainer, path)
     return Training(folder, path, trainer.step, metrics)
+
+
+def _with_own(given: Sequence[Callback], trainer: Trainer) -> list[Callback]:
+    """The callbacks of every training, with those that were given."""
+    val = trainer.val if trainer.settings.evaluate else None
+    own = [LastBundle(), MetricsLog(), TensorBoard(val), DataPictures()]
+    lines = [] if any(isinstance(callback, Lines) for callback in given) else [Lines()]
+    # Validation first: what it takes is no time of the steps, and what it finds is told to the others.
+    return [*([Validation(val)] if val is not None and trainer.settings.val_every else []), *own, *given, *lines]
 
 
 def recalibrate(model: Slimmable, trainer: Trainer) -> dict[str, Any]:
