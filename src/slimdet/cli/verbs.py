@@ -114,9 +114,16 @@ def train(
         slimdet train --data data.yaml --model mask_rcnn --backbone mobilenet_v2 --neck light --weights mobilenet.pth
     """
     fields = {name: value for name, value in locals().items() if name not in ("data", "out", "resume")}
+    from slimdet.cli.live import training_view
+    from slimdet.report.training import RunPictures
     from slimdet.training import trainer
 
-    result = trainer.resume(resume) if resume else trainer.train(data=str(data or ""), out=out, **fields)
+    with training_view() as view:
+        callbacks = [view, RunPictures()]
+        if resume:
+            result = trainer.resume(resume, callbacks=callbacks)
+        else:
+            result = trainer.train(data=str(data or ""), out=out, callbacks=callbacks, **fields)
     return Outcome(result, views.training(result))
 
 

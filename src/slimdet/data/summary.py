@@ -57,26 +57,17 @@ def summarize(coco: Mapping[str, Sequence[Any]], size: tuple[int, int] | None = 
         size: shorter side and limit of the longer one, in pixels, that images are resized to before their objects
             are called small, medium or large; without it as they are in the file.
     """
-    images = {image["id"]: sides(image) for image in coco["images"] if _has_id(image) and sides(image)}
-    categories = [one for one in coco["categories"] if _has_id(one)]
-    names = {one["id"]: str(one.get("name")) for one in sorted(categories, key=lambda one: one["id"])}
-    sound = [one for one in coco["annotations"] if _is_sound(one, images, names)]
-    places = {image: place for place, image in enumerate(images)}
-    shapes = np.array(list(images.values()), float).reshape(-1, 2)  # [I, 2], width and height
-    scale = np.ones(len(shapes))
-    if size is not None:
-        scale = np.minimum(size[0] / shapes.min(1), size[1] / shapes.max(1))
-    of = np.array([places[one["image_id"]] for one in sound], int)  # [N], place of a box's image
-    counts = np.bincount(of, minlength=len(shapes))  # [I]
-    areas = np.array([one["bbox"][2] * one["bbox"][3] for one in sound], float) * scale[of] ** 2  # [N]
+    shapes, names, sound = _sound(coco)
+    counts = Counter(one["image_id"] for one in sound)
     by_class = Counter(names[one["category_id"]] for one in sound)
-    small, medium = (float(np.sum(areas < side**2)) / max(len(sound), 1) for side in (SMALL, MEDIUM))
-    width, height = np.median(shapes, 0) if len(shapes) else (0, 0)
+    found = areas(coco, size)  # [N]
+    small, medium = (float(np.sum(found < side**2)) / max(len(sound), 1) for side in (SMALL, MEDIUM))
+    width, height = np.median(list(shapes.values()), 0) if shapes else (0, 0)
     return Summary(
         images=len(coco["images"]),
-        empty=int((counts == 0).sum()),
+        empty=len(shapes) - len(counts),
         boxes=len(sound),
-        per_image=int(counts.max(initial=0)),
+        per_image=max(counts.values(), default=0),
         classes={name: by_class[name] for name in names.values()},
         small=small,
         medium=medium - small,
@@ -84,6 +75,23 @@ def summarize(coco: Mapping[str, Sequence[Any]], size: tuple[int, int] | None = 
         width=int(width),
         height=int(height),
     )
+
+
+def areas(coco: Mapping[str, Sequence[Any]], size: tuple[int, int] | None = None) -> np.ndarray:
+    """[N] areas of the objects' boxes in square pixels; the arguments are those of `summarize`."""
+    shapes, _, sound = _sound(coco)
+    scale = dict.fromkeys(shapes, 1.0)
+    if size is not None:
+        scale = {image: min(size[0] / min(shape), size[1] / max(shape)) for image, shape in shapes.items()}
+    return np.array([one["bbox"][2] * one["bbox"][3] * scale[one["image_id"]] ** 2 for one in sound], float)
+
+
+def _sound(coco: Mapping[str, Sequence[Any]]) -> tuple[dict[int, tuple[int, int]], dict[int, str], list[Any]]:
+    """Width and height by image, name by category, and the annotations of these that are objects."""
+    shapes = {image["id"]: shape for image in coco["images"] if _has_id(image) and (shape := sides(image))}
+    categories = sorted((one for one in coco["categories"] if _has_id(one)), key=lambda one: one["id"])
+    names = {one["id"]: str(one.get("name")) for one in categories}
+    return shapes, names, [one for one in coco["annotations"] if _is_sound(one, shapes, names)]
 
 
 def _has_id(record: Any) -> bool:

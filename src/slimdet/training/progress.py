@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from slimdet.training.callbacks import Callback, StepReport
+from slimdet.training.plan import plan
 
 if TYPE_CHECKING:
     from slimdet.evaluation.validation import Measured
@@ -62,7 +63,7 @@ class Pace:
 
 
 class Lines(Callback):
-    """Tells on stderr how far the training is: a line at first, then about every half minute, and at the end.
+    """Tells on stderr what will be done, and how far it is: a line at first, then every half minute, and at the end.
 
     A subclass that shows it in another way takes its place.
     """
@@ -75,7 +76,8 @@ class Lines(Callback):
         self.expected = False
 
     def on_start(self, state: "Trainer") -> None:
-        """Start the clock."""
+        """Say what will be done, and start the clock."""
+        self.tell(str(plan(state)))
         self.pace = Pace()
         self.told = time.monotonic() - self.every  # the first step is told
 
@@ -88,7 +90,7 @@ class Lines(Callback):
             self.tell(expectation(left))
         if time.monotonic() - self.told >= self.every or state.step == state.total:
             self.told = time.monotonic()
-            self.tell(line(state, report, self.pace))
+            self.show(state, report)
 
     def on_epoch(self, state: "Trainer") -> None:
         """Do not count what others did between the epochs."""
@@ -98,26 +100,35 @@ class Lines(Callback):
         """Tell the accuracy."""
         self.tell(f"epoch {epoch(state)}  AP {accuracies(found)}")
 
+    def show(self, state: "Trainer", report: StepReport) -> None:
+        """Tell of a step."""
+        self.tell(line(state, report, self.pace))
+
     def tell(self, text: str) -> None:
         """Write a line."""
         print(text, file=sys.stderr, flush=True)
 
 
 def line(state: "Trainer", report: StepReport, pace: Pace) -> str:
-    """A step in one line; what is not known yet is not in it."""
-    parts = [
-        f"epoch {epoch(state)}",
-        f"step {state.step}/{state.total}",
-        f"loss {' '.join(f'{width}: {value:.2f}' for width, value in totals(report).items())}",
-        f"lr {report.lr:.3g}",
-    ]
+    """A step in one line."""
+    loss = " ".join(f"{width}: {value:.2f}" for width, value in totals(report).items())
+    return f"{place(state, report)}  loss {loss}  {speed(state, pace)}"
+
+
+def place(state: "Trainer", report: StepReport) -> str:
+    """Where in its schedule a training is."""
+    return f"epoch {epoch(state)}  step {state.step}/{state.total}  lr {report.lr:.3g}"
+
+
+def speed(state: "Trainer", pace: Pace) -> str:
+    """How fast it goes and how long it takes; what is not known yet is not in it."""
     left = pace.remaining(state.total - state.step)
-    if left is not None:
-        parts += [f"{pace.images_per_second:.1f} images/s", f"{pace.waiting:.0%} waiting for data"]
-    parts.append(f"{duration(pace.elapsed)} elapsed")
-    if left is not None and state.step < state.total:
-        parts.append(f"{duration(left)} left")
-    return "  ".join(parts)
+    if left is None:
+        return f"{duration(pace.elapsed)} elapsed"
+    rate = f"{pace.images_per_second:.1f} images/s  {pace.waiting:.0%} of the time waiting for data"
+    return f"{rate}  {duration(pace.elapsed)} elapsed" + (
+        f"  {duration(left)} left" if state.step < state.total else ""
+    )
 
 
 def epoch(state: "Trainer") -> str:
