@@ -96,9 +96,7 @@ class OwnDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
             kind = f"{type(error).__name__}: {error}"
             raise DataError(f"item {index} of the data set is not an image and a target ({kind})") from error
         if len(labels) and not 1 <= int(labels.min()) <= int(labels.max()) <= len(self.classes):
-            raise DataError(
-                f"item {index} of the data set has labels outside 1..{len(self.classes)}: {labels.tolist()}"
-            )
+            raise DataError(f"item {index} of the data set has labels {labels.tolist()}, not 1..{len(self.classes)}")
         sides = boxes[:, 2:] - boxes[:, :2]
         if not (boxes.isfinite().all() and (sides > 0).all()):
             raise DataError(f"item {index} of the data set has boxes that are not x1 < x2, y1 < y2: {boxes.tolist()}")

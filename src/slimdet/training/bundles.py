@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from slimdet.bundle import store
 from slimdet.bundle.card import Card
 from slimdet.training.callbacks import Callback
@@ -28,7 +30,8 @@ def keep(
     card = Card(
         state.dataset.classes, state.dataset.category_ids, asdict(state.settings) | {"steps": state.step}
     ).record(store.weights_of(state.result), metrics, calibrations)
-    return store.save(state.result, state.folder / name, card)
+    with torch.random.fork_rng(devices=[]):  # to describe a detector is to build it once more, at random
+        return store.save(state.result, state.folder / name, card)
 
 
 class LastBundle(Callback):
