@@ -32,9 +32,13 @@ def test_a_run_writes_settings_metrics_checkpoint_and_bundle(scenes: Path, tmp_p
     assert (result.run, result.model, result.steps) == (run, run / "model", 2)
     assert set(result.widths) == {"0.5", "1.0"}
     assert len(result.widths["0.5"]["bbox"]) == 12
-    assert json.loads((run / "settings.json").read_text())["distill"] == 1.0
+    stored = json.loads((run / "settings.json").read_text())
+    assert (stored["distill"], stored["lr"], stored["recalibrate"]) == (1.0, 0.02 * 2 / 16, 0)  # as they were decided
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["step"] == 2
+    assert [row["step"] for row in rows] == [1, 2]
+    assert json.loads((run / "validation.jsonl").read_text())["bbox/AP/1.0"] == result.widths["1.0"]["bbox"]["AP"]
+    assert card.read(run / "best").metrics["1.0"] == result.widths["1.0"]
+    assert (run / "batch-1.jpg").is_file()
     assert {"loss/0.5", "loss/1.0", "distill_features/0.5", "lr", "images_per_s"} <= set(rows[-1])
     assert "distill_features/1.0" not in rows[-1]
     with (run / "metrics.csv").open(newline="") as handle:
