@@ -63,6 +63,9 @@ class Outcome:
     mistake: str = ""
 
 
+NOTHING = Outcome(None)  # of a process whose results another one shows
+
+
 class UsageError(SlimdetError):
     """A command line that is not understood."""
 
@@ -179,6 +182,8 @@ def _plain(value: Any) -> Any:
 
 
 def _show(outcome: Outcome, as_json: bool) -> None:
+    if outcome is NOTHING:
+        return
     if as_json:
         print(json.dumps(outcome.document, indent=2, allow_nan=False, default=_plain))
     elif isinstance(outcome.view, str):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from slimdet.cli import views
-from slimdet.cli.command import Outcome, run
+from slimdet.cli.command import NOTHING, Outcome, run
 from slimdet.cli.flags import (
     Count,
     Device,
@@ -82,7 +82,7 @@ def train(
         Natural | None, "images for new statistics at the end (default: 512 for a range)"
     ] = T.recalibrate,
     epochs: Annotated[Positive, "passes over the training images"] = T.epochs,
-    batch: Annotated[Count, "images in a step"] = T.batch,
+    batch: Annotated[Count, "images in a step, of all processes together"] = T.batch,
     lr: Annotated[Positive | None, "peak learning rate (default 0.02 for a batch of 16, scaled to --batch)"] = T.lr,
     schedule: Annotated[settings.Schedule, "x 0.1 at 2/3 and 11/12, or a cosine to zero"] = T.schedule,
     warmup: Annotated[Natural, "steps of linear warm-up"] = T.warmup,
@@ -108,10 +108,10 @@ def train(
         slimdet train --data data.yaml --model mask_rcnn --backbone mobilenet_v2 --neck light --weights mobilenet.pth
     """
     fields = {name: value for name, value in locals().items() if name not in ("data", "out", "resume")}
-    from slimdet.training import trainer
+    from slimdet.training import distributed, trainer
 
     result = trainer.resume(resume) if resume else trainer.train(data=str(data or ""), out=out, **fields)
-    return Outcome(result, views.training(result))
+    return Outcome(result, views.training(result)) if distributed.find_place().main else NOTHING
 
 
 def calibrate(

@@ -8,10 +8,10 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,15 @@ from slimdet.data.transforms import ShrinkInto, augmentation
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError, DataError, WidthError
 from slimdet.evaluation.inference import check_classes
-from slimdet.evaluation.validation import validate
 from slimdet.files import new_run_dir
 from slimdet.messages import with_fields
 from slimdet.models.image_size import check_image_sizes, resize_shorter_side, set_image_size
 from slimdet.models.kinds import kind_of
 from slimdet.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from slimdet.training.distributed import Place, find_restarts, joined, reduce_step, running_statistics
 from slimdet.training.log import SETTINGS, RunLog
 from slimdet.training.settings import REDUCTIONS, TrainSettings, learning_rate, sampled_sizes, sampled_widths
+from slimdet.training.sharing import Share, validate_shares
 from slimdet.training.start import starting_model
 from slimdet.training.statistics import calibration_batches, collect_statistics
 from slimdet.training.step import accumulate_gradients, average, divide_by_users
@@ -47,13 +48,20 @@ class Trainer:
     """A model, its optimizer and its place in the schedule; what a checkpoint holds."""
 
     def __init__(
-        self, model: Slimmable, dataset: CocoDataset, settings: TrainSettings, teacher: nn.Module | None = None
+        self,
+        model: Slimmable,
+        dataset: CocoDataset,
+        settings: TrainSettings,
+        teacher: nn.Module | None = None,
+        place: Place | None = None,
     ) -> None:
         self.model, self.dataset, self.settings, self.teacher = model, dataset, settings, teacher
+        self.place = place or Place()
         self.device = choose_device(settings.device)
         model.to(self.device).train()
         if self.device.type == "cpu":
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.place.copy_first(model)
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.SGD(
             trainable, lr=settings.peak_lr, momentum=settings.momentum, weight_decay=settings.weight_decay
@@ -69,8 +77,10 @@ class Trainer:
         """The model to keep: the average where there is one."""
         return self.average if self.average is not None else self.model
 
-    def run(self, checkpoint: Path, log: RunLog) -> None:
+    def run(self, checkpoint: Path, log: RunLog | None) -> None:
         """Train to the end of the schedule; write a checkpoint every `save_every` seconds, at the end and on Ctrl-C.
+
+        Only rank 0 writes it: after each step all processes hold the same.
 
         Raises:
             DataError: a gradient is not finite; the last checkpoint stays as it is.
@@ -87,7 +97,7 @@ class Trainer:
             raise
         self.save(checkpoint)
 
-    def _train_step(self, images: list[Tensor], targets: list[dict[str, Tensor]], log: RunLog) -> None:
+    def _train_step(self, images: list[Tensor], targets: list[dict[str, Tensor]], log: RunLog | None) -> None:
         settings = self.settings
         lr = learning_rate(settings, self.step, self.total)
         for group in self.optimizer.param_groups:
@@ -100,11 +110,16 @@ class Trainer:
         for width, size in zip(widths, sampled_sizes(settings, widths, draw), strict=bool(settings.sizes)):
             resize_shorter_side(self.model.twin(width), size)
         ramp = min(1.0, 4 * (self.step - alone) / self.total)  # an early teacher knows nothing yet
+        taught = replace(settings, distill=ramp * settings.distill)
+        share = Share(self.place, self._images_of(self.step), settings.seed, self.step)
         self.optimizer.zero_grad()
-        losses = accumulate_gradients(self.model, images, targets, widths, settings, ramp, self.teacher)
+        losses = accumulate_gradients(self.model, images, targets, widths, taught, self.teacher, share)
+        parameters = self.optimizer.param_groups[0]["params"]
+        numbers = [value for parts in losses.values() for value in parts.values()]
+        reduce_step(self.place, parameters, running_statistics(self.model), share.weight, numbers)
         if power := REDUCTIONS[settings.gradient_reduction]:
             divide_by_users(self.model, widths, power)
-        norm = nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, settings.clip)
         if not torch.isfinite(norm):
             raise DataError(f"the gradient is {norm.item()} at step {self.step}: lower --lr (now {settings.peak_lr:g})")
         self.optimizer.step()
@@ -112,7 +127,12 @@ class Trainer:
         if self.average is not None:
             decay = min(settings.ema, (1 + self.step) / (10 + self.step))  # young averages forget their start
             average(self.average, self.model, decay)
-        log.step(self.step, self.total, self.step / self.steps_per_epoch, lr, float(norm), len(images), losses)
+        if log:
+            log.step(self.step, self.total, self.step / self.steps_per_epoch, lr, float(norm), share.images, losses)
+
+    def _images_of(self, step: int) -> int:
+        """The images of a step, of all processes: fewer than a batch at the end of an epoch."""
+        return min(self.settings.batch, len(self.dataset) - step % self.steps_per_epoch * self.settings.batch)
 
     def _batches(self) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
         while self.step < self.total:
@@ -124,6 +144,7 @@ class Trainer:
                 seed=self.settings.seed,
                 workers=self.settings.workers,
                 epoch=epoch,
+                share=(self.place.rank, self.place.world),
             )
             for images, targets in itertools.islice(data, done, None):  # a resumed epoch goes on where it stopped
                 if self.step >= self.total:
@@ -134,16 +155,23 @@ class Trainer:
                 )
 
     def save(self, file: Path) -> None:
-        """Write the checkpoint, whole or not at all."""
-        save_checkpoint(file, self.model, self.average, self.optimizer, self.step)
+        """Write the checkpoint, whole or not at all, in rank 0."""
+        if self.place.main:
+            save_checkpoint(file, self.model, self.average, self.optimizer, self.step)
 
     def load(self, file: Path) -> None:
-        """Go on from a checkpoint.
+        """Go on from a checkpoint, which rank 0 alone reads.
 
         Raises:
             ConfigError: the file is damaged or of another training.
         """
-        self.step = load_checkpoint(file, self.model, self.average, self.optimizer, self.device)
+        if self.place.main:
+            self.step = load_checkpoint(file, self.model, self.average, self.optimizer, self.device)
+        self.step, optimizer = self.place.first((self.step, self.optimizer.state_dict()))
+        if not self.place.main:
+            self.optimizer.load_state_dict(optimizer)
+        for module in filter(None, (self.model, self.average)):
+            self.place.copy_first(module)
 
 
 def _fitting(model: Slimmable) -> list[float]:
@@ -182,8 +210,18 @@ def train(settings: TrainSettings | None = None, *, out: str | Path | None = Non
     Raises:
         SlimdetError: settings, data or weights that cannot be used; nothing is written then.
     """
-    trainer, val = _prepare(with_fields(settings or TrainSettings(), fields))
-    return _run(trainer, val, new_run_dir("train", out))
+    settings = with_fields(settings or TrainSettings(), fields)
+    with joined() as place:
+        restarts = find_restarts()
+        if restarts.allowed and out is None:
+            raise ConfigError("--out is missing: a training that torchrun starts again finds by it where it was")
+        if restarts.done and out and place.first((Path(out) / CHECKPOINT).is_file()):
+            return _resume(Path(out), place)
+        trainer, val = _prepare(settings, place)
+        folder = None
+        if place.main:
+            folder = Path(out) if restarts.done and out else new_run_dir("train", out)
+        return _run(trainer, val, cast(Path, place.first(folder)))
 
 
 def resume(folder: str | Path) -> Training:
@@ -192,7 +230,18 @@ def resume(folder: str | Path) -> Training:
     Raises:
         ConfigError: the folder holds no interrupted run.
     """
-    folder = Path(folder)
+    with joined() as place:
+        return _resume(Path(folder), place)
+
+
+def _resume(folder: Path, place: Place) -> Training:
+    trainer, val = _prepare(place.first(_stored(folder) if place.main else TrainSettings()), place, start=False)
+    trainer.load(folder / CHECKPOINT)
+    return _run(trainer, val, folder)
+
+
+def _stored(folder: Path) -> TrainSettings:
+    """The settings of an interrupted run."""
     try:
         stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         settings = TrainSettings(**{name: value for name, value in stored.items() if name != "slimdet"})
@@ -200,12 +249,10 @@ def resume(folder: str | Path) -> Training:
         raise ConfigError(f"--resume {folder}: no {SETTINGS} of a training run ({error})") from error
     if not (folder / CHECKPOINT).is_file():
         raise ConfigError(f"--resume {folder}: there is no {CHECKPOINT}; the run stopped before its first one")
-    trainer, val = _prepare(settings, start=False)
-    trainer.load(folder / CHECKPOINT)
-    return _run(trainer, val, folder)
+    return settings
 
 
-def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, CocoDataset | None]:
+def _prepare(settings: TrainSettings, place: Place, start: bool = True) -> tuple[Trainer, CocoDataset | None]:
     if not settings.data:
         raise ConfigError("--data DATA.yaml is missing: it names the images and annotations to train on")
     torch.manual_seed(settings.seed)
@@ -219,12 +266,12 @@ def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, Coco
     val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
     if val is not None:
         check_classes(dataset.classes, val)
-    model = _model(settings, dataset, start)
+    model = _model(settings, dataset, start and place.main)  # the others get rank 0's weights
     check_image_sizes(model, *(part for part in (dataset, val) if part is not None))
     sides: Any = model.twin(1.0).transform
     # What the detector would do at each width is done once, where images are loaded.
     dataset.transforms = v2.Compose([augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)])
-    return Trainer(model, dataset, settings), val
+    return Trainer(model, dataset, settings, place=place), val
 
 
 def _model(settings: TrainSettings, dataset: CocoDataset, start: bool) -> Slimmable:
@@ -233,12 +280,13 @@ def _model(settings: TrainSettings, dataset: CocoDataset, start: bool) -> Slimma
 
 
 def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> Training:
-    settings = trainer.settings
+    settings, place = trainer.settings, trainer.place
     try:
-        with RunLog(folder, asdict(settings)) as log:
+        with RunLog(folder, asdict(settings)) if place.main else nullcontext() as log:
             trainer.run(folder / CHECKPOINT, log)
     except KeyboardInterrupt:
-        print(f"saved at step {trainer.step}; go on with: slimdet train --resume {folder}", file=sys.stderr)
+        if place.main:
+            print(f"saved at step {trainer.step}; go on with: slimdet train --resume {folder}", file=sys.stderr)
         raise
     if settings.sizes:
         set_image_size(trainer.result, settings.sizes[-1])
@@ -246,9 +294,11 @@ def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> Training:
     calibrations = recalibrate(kept, trainer) if settings.statistics_images else {}
     metrics: dict[str, Any] = {}
     if settings.evaluate and val is not None:
-        metrics = validate(kept, val, kept.widths, settings.device, trainer.dataset.classes).widths
+        metrics = validate_shares(kept, val, trainer.dataset.classes, trainer.device, place)
     card = Card(trainer.dataset.classes, trainer.dataset.category_ids, asdict(settings) | {"steps": trainer.step})
-    path = store.save(kept, folder / "model", card.record(store.weights_of(kept), metrics, calibrations))
+    path = folder / "model"
+    if place.main:
+        store.save(kept, path, card.record(store.weights_of(kept), metrics, calibrations))
     return Training(folder, path, trainer.step, metrics)
 
 
