@@ -8,11 +8,21 @@ import torch
 
 from slimdet.evaluation.matching import METRICS
 from slimdet.training.callbacks import StepReport
+from slimdet.training.distributed import Place
 
 
 def state_of(folder: Path, **changes: Any) -> Any:
     """At step 0 of 20, 10 an epoch."""
-    state = {"folder": folder, "step": 0, "total": 20, "steps_per_epoch": 10, "callbacks": [], "stop": "", "val": None}
+    state: dict[str, Any] = {
+        "folder": folder,
+        "step": 0,
+        "total": 20,
+        "steps_per_epoch": 10,
+        "callbacks": [],
+        "stop": "",
+        "val": None,
+    }
+    state["place"] = Place()
     return SimpleNamespace(**state | changes)
 
 

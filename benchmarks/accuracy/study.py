@@ -34,9 +34,10 @@ from slimdet.evaluation.matching import evaluate
 from slimdet.files import atomic_write
 from slimdet.training.log import MetricsLog
 from slimdet.training.progress import Lines
+from slimdet.training.runs import recalibrate
 from slimdet.training.settings import TrainSettings
 from slimdet.training.start import starting_model
-from slimdet.training.trainer import Trainer, recalibrate
+from slimdet.training.trainer import Trainer
 
 ROWS = Path(__file__).parent / "rows"
 WORK = Path("runs/accuracy")

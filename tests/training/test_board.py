@@ -68,15 +68,3 @@ def test_norms_are_those_of_each_width_alone() -> None:
         alone = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
         assert found[width] == pytest.approx(float(alone), rel=1e-3)
     assert norms.read() == {}  # the hooks are gone
-
-
-def test_a_board_that_cannot_be_written_ends_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "tensorboard").write_text("a file where the folder should be")
-    state = state_of(tmp_path, model=tiny_model(), dataset=Shown())
-    board = TensorBoard()
-    board.on_start(state)
-    for state.step in (1, 2):
-        board.on_step(state, report())
-    board.on_end(state, tmp_path)
-    assert len(caplog.records) == 1
-    assert "no TensorBoard in this training" in caplog.text

@@ -1,11 +1,11 @@
 """One function per verb, no logic; defaults are the settings'. `slimdet.cli.command` makes flags and help of it."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from slimdet.cli import views
-from slimdet.cli.command import Outcome, run
+from slimdet.cli.command import NOTHING, Outcome, run
 from slimdet.cli.flags import (
     Count,
     Device,
@@ -29,6 +29,7 @@ from slimdet.cli.flags import (
     Widths,
     WidthsOrAll,
 )
+from slimdet.errors import ConfigError
 from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.report.settings import ProfileSettings, ValSettings
 from slimdet.runtime.engine import EngineSettings
@@ -57,7 +58,7 @@ def demo(
 
 def train(
     *,
-    data: Annotated[Existing | None, "DATA.yaml with train: and val: (not with --resume)"] = None,
+    data: Annotated[Existing | None, "DATA.yaml with train: and val:"] = None,
     model: Annotated[settings.Detector, "detector"] = T.model,
     backbone: Annotated[str, "resnet18/34/50/101/152, resnet50_thin, mobilenet_v2 or efficientnet_lite0"] = T.backbone,
     neck: Annotated[settings.Neck, "feature pyramid; a CPU can train the light one"] = T.neck,
@@ -83,7 +84,7 @@ def train(
         Natural | None, "images for new statistics at the end (default: 512 for a range)"
     ] = T.recalibrate,
     epochs: Annotated[Positive, "passes over the training images"] = T.epochs,
-    batch: Annotated[Count, "images in a step"] = T.batch,
+    batch: Annotated[Count, "images in a step, of all processes together"] = T.batch,
     lr: Annotated[Positive | None, "peak learning rate (default 0.02 for a batch of 16, scaled to --batch)"] = T.lr,
     schedule: Annotated[settings.Schedule, "x 0.1 at 2/3 and 11/12, or a cosine to zero"] = T.schedule,
     warmup: Annotated[Natural, "steps of linear warm-up"] = T.warmup,
@@ -105,26 +106,31 @@ def train(
     patience: Annotated[
         Natural, "end after so many validations in a row that found nothing better; 0 is never"
     ] = T.patience,
+    check: Annotated[bool, "decode all images before the first step, unless they are very many"] = T.check,
     out: Annotated[Path | None, "folder (default runs/train-N)"] = None,
-    resume: Annotated[Existing | None, "folder of an interrupted run to go on with, by its settings"] = None,
+    resume: Annotated[Existing | None, "folder of a run to go on with, by its settings; --epochs lengthens it"] = None,
+    given: Set[str] = frozenset(),
 ) -> Outcome:
     """Train one set of weights for many widths.
 
     Example:
         slimdet train --data data.yaml --model mask_rcnn --backbone mobilenet_v2 --neck light --weights mobilenet.pth
     """
-    fields = {name: value for name, value in locals().items() if name not in ("data", "out", "resume")}
+    fields: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("out", "resume", "given")}
     from slimdet.cli.live import training_view
     from slimdet.report.training import RunPictures
-    from slimdet.training import trainer
+    from slimdet.training import distributed, runs
+    from slimdet.training.callbacks import Guarded
 
+    if resume and out is not None:
+        raise ConfigError(f"--resume {resume} goes on in its own folder; leave out --out {out}")
     with training_view() as view:
-        callbacks = [view, RunPictures()]
+        callbacks = [Guarded(RunPictures()), view]
         if resume:
-            result = trainer.resume(resume, callbacks=callbacks)
+            result = runs.resume(resume, callbacks=callbacks, **{name: fields[name] for name in fields.keys() & given})
         else:
-            result = trainer.train(data=str(data or ""), out=out, callbacks=callbacks, **fields)
-    return Outcome(result, views.training(result))
+            result = runs.train(out=out, callbacks=callbacks, **fields | {"data": str(data or "")})
+    return Outcome(result, views.training(result)) if distributed.find_place().main else NOTHING
 
 
 def calibrate(

@@ -1,6 +1,5 @@
 """TensorBoard: losses, gradients and accuracy of every width, detections beside what is there."""
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,14 +20,9 @@ if TYPE_CHECKING:
 EVERY = 10  # steps between two values
 SAMPLES = 4  # pictures of the validation set
 
-logger = logging.getLogger("slimdet")
-
 
 class TensorBoard(Callback):
-    """Writes event files to `tensorboard` in the run's folder; see them with `tensorboard --logdir runs`.
-
-    Where they cannot be written, that is told once, and the training goes on without.
-    """
+    """Writes event files to `tensorboard` in the run's folder; see them with `tensorboard --logdir runs`."""
 
     def __init__(self, val: Any | None = None) -> None:
         """Show pictures of the data set `val`; without it none."""
@@ -38,12 +32,9 @@ class TensorBoard(Callback):
 
     def on_start(self, state: "Trainer") -> None:
         """Open the event file; what an earlier process wrote after its last checkpoint is hidden."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(state.folder / "tensorboard"), purge_step=state.step + 1)
-        except (OSError, ImportError) as error:
-            self._give_up(error)
+        self.board = SummaryWriter(str(state.folder / "tensorboard"), purge_step=state.step + 1)
         if self._is_due(state, state.step + 1):
             self.norms.watch(state.model)
 
@@ -67,10 +58,7 @@ class TensorBoard(Callback):
                 self._scalars(state.step, {f"{name}_{kind}/{width}": numbers[name] for name in ("AP", "AP50", "AP75")})
         if self.val is not None and self.board is not None:
             picture = comparison(state.result, spread(self.val, SAMPLES), sorted(found), state.dataset.classes)
-            try:
-                self.board.add_image("val", np.asarray(picture), state.step, dataformats="HWC")
-            except OSError as error:
-                self._give_up(error)
+            self.board.add_image("val", np.asarray(picture), state.step, dataformats="HWC")
 
     def on_checkpoint(self, state: "Trainer", file: Any) -> None:
         """Bring what was written to the disk."""
@@ -86,17 +74,9 @@ class TensorBoard(Callback):
         return self.board is not None and (step == 1 or step % EVERY == 0 or step == state.total)
 
     def _scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        try:
-            for name, value in values.items():
-                if self.board is not None:
-                    self.board.add_scalar(name, float(value), step)
-        except OSError as error:
-            self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        """A log never ends a training."""
-        logger.warning("no TensorBoard in this training: %s", error)
-        self.board = None
+        for name, value in values.items():
+            if self.board is not None:
+                self.board.add_scalar(name, float(value), step)
 
 
 class GradientNorms:

@@ -22,21 +22,26 @@ def keep(
 ) -> Path:
     """Write the model as it is (its average where there is one) as a bundle in the run's folder; return its folder.
 
+    Of several processes only the first writes.
+
     Args:
         state: the training.
         name: `MODEL` or `BEST`.
         metrics, calibrations: numbers of these weights by width, as `slimdet.bundle.card.Card` has them.
     """
-    card = Card(
-        state.dataset.classes, state.dataset.category_ids, asdict(state.settings) | {"steps": state.step}
-    ).record(store.weights_of(state.result), metrics, calibrations)
-    with torch.random.fork_rng(devices=[]):  # to describe a detector is to build it once more, at random
-        return store.save(state.result, state.folder / name, card)
+    path = state.folder / name
+    if state.place.main:
+        facts = asdict(state.settings) | {"steps": state.step}
+        card = Card(state.dataset.classes, state.dataset.category_ids, facts)
+        with torch.random.fork_rng(devices=[]):  # to describe a detector is to build it once more, at random
+            store.save(state.result, path, card.record(store.weights_of(state.result), metrics, calibrations))
+    return path
 
 
 class LastBundle(Callback):
     """Writes `model` with every checkpoint, so that a run can be predicted with while it goes on or once it stopped."""
 
     def on_checkpoint(self, state: "Trainer", file: Path) -> None:
-        """Replace the bundle."""
-        keep(state, MODEL)
+        """Replace the bundle; before the first step there is nothing to predict with."""
+        if state.step:
+            keep(state, MODEL)

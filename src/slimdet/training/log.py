@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from slimdet.files import atomic_write
+from slimdet.files import atomic_write, sync
 from slimdet.training.callbacks import Callback, StepReport
 
 if TYPE_CHECKING:
@@ -19,35 +18,34 @@ if TYPE_CHECKING:
 METRICS, TABLE = "metrics.jsonl", "metrics.csv"
 EVERY = 10  # steps between two rows
 
-logger = logging.getLogger("slimdet")
-
 
 class MetricsLog(Callback):
     """Writes `metrics.jsonl` and `metrics.csv`: the first step, then the means of ten steps each.
 
-    A resumed run goes on behind the rows of its checkpoint's step; later ones are cut off. What cannot be written is
-    told once and does not end a training.
+    A resumed run goes on behind the rows of its checkpoint's step; later ones are cut off.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.columns: list[str] = []
         self.means = Means()
-        self.able = True
 
     def on_start(self, state: "Trainer") -> None:
         """Take up what an earlier process wrote, as far as its checkpoint."""
         self.rows = [row for row in read_rows(state.folder / METRICS) if row["step"] <= state.step]
         self.means = Means()
-        self._try(lambda: self._rewrite(state.folder))
+        self._rewrite(state.folder)
 
     def on_step(self, state: "Trainer", report: StepReport) -> None:
         """Count the step, and write a row if it is time."""
         self.means.add(report)
-        if self.able and (state.step == 1 or state.step % EVERY == 0 or state.step == state.total):
+        if state.step == 1 or state.step % EVERY == 0 or state.step == state.total:
             row = {"step": state.step, "epoch": round(state.step / state.steps_per_epoch, 3), "lr": report.lr}
-            row |= self.means.take()
-            self._try(lambda: self._append(state.folder, row))
+            self._append(state.folder, row | self.means.take())
+
+    def on_checkpoint(self, state: "Trainer", file: Path) -> None:
+        """Have the rows on the disk after a power cut, as the checkpoint is."""
+        sync(state.folder / METRICS)
 
     def _append(self, folder: Path, row: dict[str, Any]) -> None:
         self.rows.append(row)
@@ -67,14 +65,6 @@ class MetricsLog(Callback):
             writer = csv.DictWriter(handle, self.columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-
-    def _try(self, write: Any) -> None:
-        """A log never ends a training."""
-        try:
-            write()
-        except OSError as error:
-            logger.warning("no more rows in %s: %s", METRICS, error)
-            self.able = False
 
 
 class Means:
@@ -108,11 +98,13 @@ class Means:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The whole rows of a file of JSON lines; empty where there is no such file."""
+    """The rows of a file of JSON lines that a killed writer or a full disk left whole; empty where it is not there."""
     rows = []
     for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
         try:
-            rows.append(json.loads(text))
+            row = json.loads(text)
         except ValueError:
-            continue  # cut short by a kill
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
     return rows

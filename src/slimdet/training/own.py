@@ -1,15 +1,19 @@
 """Data sets and detectors of one's own, handed to `slimdet.train` in Python."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from slimdet.core.slimmable import Slimmable, slim
+from slimdet.data.coco import CocoDataset
+from slimdet.data.config import read_data_config
+from slimdet.data.fingerprint import fingerprint
 from slimdet.data.own import OwnDataset
-from slimdet.errors import ConfigError
+from slimdet.errors import ConfigError, DataError
 from slimdet.models import architecture
 from slimdet.models.image_size import set_image_size
-from slimdet.models.kinds import require
+from slimdet.models.kinds import kind_of, require
 from slimdet.training.settings import TrainSettings
 
 
@@ -52,3 +56,34 @@ def own_model(settings: TrainSettings, detector: nn.Module, classes: int) -> Sli
     if settings.largest_size is not None:
         set_image_size(model, settings.largest_size)
     return model
+
+
+def datasets(settings: TrainSettings, own: Own) -> tuple[Any, Any]:
+    """The data sets to train and to validate on; None for the second where there is none.
+
+    Raises:
+        ConfigError: neither `data` nor `own` names one.
+        DataError: there is nothing to train on.
+    """
+    if own.train is not None:
+        train, val = own.train, own.val
+    elif not settings.data:
+        raise ConfigError("--data DATA.yaml is missing: it names the images and annotations to train on")
+    else:
+        data = read_data_config(settings.data)
+        if data.train is None:
+            raise DataError(f"{settings.data} has no 'train:'")
+        masks = kind_of({"builder": settings.model}).masks
+        train = CocoDataset(data.train.annotations, data.train.images, masks=masks, train=True)
+        val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
+    if not len(train):
+        raise DataError(f"{settings.data or 'the data set'} has no images to train on")
+    return train, val
+
+
+def fingerprint_of(dataset: CocoDataset | OwnDataset, settings: TrainSettings) -> str:
+    """What a resumed run tells other data by; of a data set of one's own classes and length are looked at alone."""
+    if isinstance(dataset, OwnDataset):
+        return f"{len(dataset)} images of {', '.join(dataset.classes)}"
+    split: Any = read_data_config(settings.data).train
+    return fingerprint(split.annotations, split.images, (record["file_name"] for record in dataset.coco["images"]))

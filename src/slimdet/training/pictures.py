@@ -1,7 +1,6 @@
 """Pictures of the data as a training sees it."""
 
 import itertools
-import logging
 from typing import TYPE_CHECKING
 
 from slimdet.data.loader import loader
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
 BATCHES = 2  # pictures of the first batches
 
-logger = logging.getLogger("slimdet")
-
 
 class DataPictures(Callback):
     """Writes `batch-1.jpg` and `batch-2.jpg` before the first step: its first batches, augmented, with their labels."""
@@ -27,10 +24,5 @@ class DataPictures(Callback):
             return
         batches = loader(state.dataset, state.settings.batch, shuffle=True, seed=state.settings.seed)
         for file, (images, targets) in zip(files, itertools.islice(batches, BATCHES), strict=False):
-            picture = batch_mosaic(images, targets, state.dataset.classes)
-            try:
-                with atomic_write(file) as temporary:
-                    picture.save(temporary, quality=90)
-            except OSError as error:
-                logger.warning("no pictures of the data: %s", error)
-                return
+            with atomic_write(file) as temporary:
+                batch_mosaic(images, targets, state.dataset.classes).save(temporary, quality=90)

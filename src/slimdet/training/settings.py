@@ -75,6 +75,7 @@ class TrainSettings:
     val_every: int = 1  # epochs between validations; 0: at the end alone
     val_widths: tuple[float, ...] | None = (1.0,)  # None: all
     patience: int = 0  # validations in a row without a better one that end the training; 0: none do
+    check: bool = True  # decode all images before the first step, of a set that is not too large for it
 
     def __post_init__(self) -> None:
         if isinstance(self.widths, WidthRange):
