@@ -1,5 +1,6 @@
 """Which device the work runs on."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimdet.errors import ConfigError
@@ -24,3 +25,16 @@ def choose_device(name: str = "auto") -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {name} is not to be had here ({str(error).splitlines()[0]}); use cpu") from error
     return device
+
+
+def bfloat16_units(device: "torch.device") -> bool:
+    """Whether the device has instructions for bfloat16: with them it is about twice as fast, without them slower."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # from Ampere on; older ones emulate it
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False  # not Linux: not known
+    return device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)

@@ -220,7 +220,13 @@ def test_profile(bundle: Path, capsys: Capture) -> None:
 
 
 def test_check(scene: Path, capsys: Capture, tmp_path: Path) -> None:
-    assert document(["check", "--data", str(scene / "data.yaml")], capsys) == {"faults": []}
+    found = document(["check", "--data", str(scene / "data.yaml")], capsys)
+    assert found["faults"] == []
+    assert found["splits"]["val"]["classes"] == {"cat": 1, "dog": 0}
+    assert main(["check", "--data", str(scene / "data.yaml")]) == 0
+    shown = capsys.readouterr().out
+    assert "val: 1 images (0 without objects), 80x64 pixels" in shown
+    assert "100% medium" in shown
     coco = json.loads((scene / "coco.json").read_text())
     coco["images"][0]["file_name"] = "b.png"
     (tmp_path / "coco.json").write_text(json.dumps(coco))
@@ -231,6 +237,8 @@ def test_check(scene: Path, capsys: Capture, tmp_path: Path) -> None:
     out, err = capsys.readouterr()
     assert "missing image (id 1)" in out
     assert "1 faults in" in err
+    (tmp_path / "coco.json").write_text("[]")
+    assert document(words, capsys, code=2)["splits"] == {}
 
 
 def test_convert(scene: Path, capsys: Capture, tmp_path: Path) -> None:
@@ -242,7 +250,7 @@ def test_convert(scene: Path, capsys: Capture, tmp_path: Path) -> None:
     written = document(["convert", str(tmp_path / "yolo"), "--out", str(tmp_path / "coco")], capsys)
     assert Path(written["data"]).parent == tmp_path / "coco"
     assert json.loads(Path(written["train"]).read_text())["annotations"][0]["bbox"] == [30, 16, 20, 32]
-    assert document(["check", "--data", written["data"]], capsys) == {"faults": []}
+    assert document(["check", "--data", written["data"]], capsys)["faults"] == []
     said = mistake(["convert", str(tmp_path / "yolo"), "--out", str(tmp_path / "coco")], capsys)
     assert "already exists" in said
 

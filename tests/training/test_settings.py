@@ -57,6 +57,12 @@ def test_a_range_lists_the_widths_that_get_statistics() -> None:
     assert json.loads(json.dumps(asdict(settings)))["data"] == "data.yaml"  # as a run records them
 
 
+def test_widths_that_are_validated_on_the_way() -> None:
+    assert TrainSettings().val_widths == (1.0,)
+    assert TrainSettings(val_widths=None).val_widths == (0.25, 0.5, 0.75, 1.0)
+    assert TrainSettings(val_widths=(1.0, 0.25)).val_widths == (0.25, 1.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -67,6 +73,7 @@ def test_a_range_lists_the_widths_that_get_statistics() -> None:
         ({"epochs": -1}, ConfigError, "--epochs -1 is below 0"),
         ({"loss_exponent": -1}, ConfigError, "--loss-exponent -1 is below 0"),
         ({"widest_only": 1}, ConfigError, "--widest-only 1 is not at least 0 and below 1"),
+        ({"val_widths": (0.3,)}, ConfigError, r"--val-widths 0\.3: trained are \(0\.25, 0\.5, 0\.75, 1\.0\)"),
         ({"widths": WidthRange(0.25), "freeze_backbone_norm": True}, ConfigError, "--freeze-backbone-norm"),
     ],
 )

@@ -12,8 +12,8 @@ from scenes_detector import small_settings
 from slimdet.bundle import card
 from slimdet.cli.verbs import main
 from slimdet.errors import BundleError, ConfigError, WeightsError
-from slimdet.training.start import starting_model
-from slimdet.training.trainer import train
+from slimdet.training.runs import train
+from slimdet.training.start import resolved, starting_model
 
 
 def test_fine_tuning_on_other_classes_keeps_what_fits(
@@ -50,8 +50,12 @@ def test_a_bundle_keeps_its_parts(trained: Path, scenes: Path, changes: dict[str
 
 
 def test_a_bundles_parts_need_not_be_asked_for(trained: Path, scenes: Path) -> None:
-    not_asked = {"backbone": "resnet50", "neck": "full", "head_norm": "none"}
-    model = starting_model(small_settings(scenes, weights=trained / "model", **not_asked), ("red", "green"))
+    not_asked = {"backbone": "resnet50", "neck": "full", "head_norm": "none", "imgsz": None}
+    settings = small_settings(scenes, weights=trained / "model", **not_asked)
+    model = starting_model(settings, ("red", "green"))
+    decided = resolved(settings, model)  # what is stored, and what a resumed run starts from
+    assert (decided.backbone, decided.neck, decided.head_norm, decided.imgsz) == ("resnet18", "light", "batch", 64)
+    assert resolved(decided, starting_model(decided, ("red", "green"))) == decided
     before = slimdet.load(trained / "model").state_dict()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

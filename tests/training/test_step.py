@@ -51,7 +51,7 @@ def test_teaching_grows_with_the_ramp() -> None:
     losses = []
     for ramp in (0.0, 0.5, 1.0):
         torch.manual_seed(0)
-        step = accumulate_gradients(model, images, targets, [1.0, 0.5], TrainSettings(distill=2.0), ramp)
+        step = accumulate_gradients(model, images, targets, [1.0, 0.5], TrainSettings(distill=2.0 * ramp))
         losses.append(step[0.5])
     assert not any(name.startswith("distill") for name in losses[0])
     torch.testing.assert_close(losses[2]["distill_features"], 2 * losses[1]["distill_features"])

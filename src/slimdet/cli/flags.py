@@ -61,6 +61,10 @@ def width_or_all(text: str) -> float | None:
         raise argparse.ArgumentTypeError(f"{error}, nor 'all'") from None
 
 
+def some_widths_or_all(text: str) -> tuple[float, ...] | None:
+    return None if text == "all" else tuple(one_width(part.strip()) for part in text.split(","))
+
+
 def width_list(text: str) -> tuple[float, ...] | WidthRange:
     low, dash, high = text.partition("-")
     if not dash or not low:
@@ -124,6 +128,7 @@ NonNegative = Annotated[float, number(float, 0)]
 Fraction = Annotated[float, number(float, 0, 1)]
 Width = Annotated[float, one_width]
 Widths = Annotated[tuple[float, ...] | WidthRange, width_list]
+WidthsOrAll = Annotated[tuple[float, ...] | None, some_widths_or_all]  # None is all
 Sides = Annotated[int | tuple[int, int], one_or_two_sides]
 Parts = Annotated[tuple[str, ...], some_of("features", "classes", "rpn", "masks")]  # of distillation
 Existing = Annotated[Path, existing]

@@ -1,11 +1,11 @@
 """One function per verb, no logic; defaults are the settings'. `slimdet.cli.command` makes flags and help of it."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from slimdet.cli import views
-from slimdet.cli.command import Outcome, run
+from slimdet.cli.command import NOTHING, Outcome, run
 from slimdet.cli.flags import (
     Count,
     Device,
@@ -27,7 +27,9 @@ from slimdet.cli.flags import (
     Width,
     WidthOrAll,
     Widths,
+    WidthsOrAll,
 )
+from slimdet.errors import ConfigError
 from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.report.settings import ProfileSettings, ValSettings
 from slimdet.runtime.engine import EngineSettings
@@ -56,7 +58,7 @@ def demo(
 
 def train(
     *,
-    data: Annotated[Existing | None, "DATA.yaml with train: and val: (not with --resume)"] = None,
+    data: Annotated[Existing | None, "DATA.yaml with train: and val:"] = None,
     model: Annotated[settings.Detector, "detector"] = T.model,
     backbone: Annotated[str, "resnet18/34/50/101/152, resnet50_thin, mobilenet_v2 or efficientnet_lite0"] = T.backbone,
     neck: Annotated[settings.Neck, "feature pyramid; a CPU can train the light one"] = T.neck,
@@ -82,7 +84,7 @@ def train(
         Natural | None, "images for new statistics at the end (default: 512 for a range)"
     ] = T.recalibrate,
     epochs: Annotated[Positive, "passes over the training images"] = T.epochs,
-    batch: Annotated[Count, "images in a step"] = T.batch,
+    batch: Annotated[Count, "images in a step, of all processes together"] = T.batch,
     lr: Annotated[Positive | None, "peak learning rate (default 0.02 for a batch of 16, scaled to --batch)"] = T.lr,
     schedule: Annotated[settings.Schedule, "x 0.1 at 2/3 and 11/12, or a cosine to zero"] = T.schedule,
     warmup: Annotated[Natural, "steps of linear warm-up"] = T.warmup,
@@ -98,20 +100,37 @@ def train(
     seed: Annotated[Natural, "of everything drawn at random"] = T.seed,
     workers: Annotated[Natural, "processes that read images"] = T.workers,
     save_every: Annotated[Positive, "seconds between checkpoints"] = T.save_every,
-    evaluate: Annotated[bool, "measure every width on val: at the end"] = T.evaluate,
+    evaluate: Annotated[bool, "measure on val:, every width at the end"] = T.evaluate,
+    val_every: Annotated[Natural, "epochs between validations on the way; 0 is none"] = T.val_every,
+    val_widths: Annotated[WidthsOrAll, "what is validated on the way: some widths, or all"] = T.val_widths,
+    patience: Annotated[
+        Natural, "end after so many validations in a row that found nothing better; 0 is never"
+    ] = T.patience,
+    check: Annotated[bool, "decode all images before the first step, unless they are very many"] = T.check,
     out: Annotated[Path | None, "folder (default runs/train-N)"] = None,
-    resume: Annotated[Existing | None, "folder of an interrupted run to go on with, by its settings"] = None,
+    resume: Annotated[Existing | None, "folder of a run to go on with, by its settings; --epochs lengthens it"] = None,
+    given: Set[str] = frozenset(),
 ) -> Outcome:
     """Train one set of weights for many widths.
 
     Example:
         slimdet train --data data.yaml --model mask_rcnn --backbone mobilenet_v2 --neck light --weights mobilenet.pth
     """
-    fields = {name: value for name, value in locals().items() if name not in ("data", "out", "resume")}
-    from slimdet.training import trainer
+    fields: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("out", "resume", "given")}
+    from slimdet.cli.live import training_view
+    from slimdet.report.training import RunPictures
+    from slimdet.training import distributed, runs
+    from slimdet.training.callbacks import Guarded
 
-    result = trainer.resume(resume) if resume else trainer.train(data=str(data or ""), out=out, **fields)
-    return Outcome(result, views.training(result))
+    if resume and out is not None:
+        raise ConfigError(f"--resume {resume} goes on in its own folder; leave out --out {out}")
+    with training_view() as view:
+        callbacks = [Guarded(RunPictures()), view]
+        if resume:
+            result = runs.resume(resume, callbacks=callbacks, **{name: fields[name] for name in fields.keys() & given})
+        else:
+            result = runs.train(out=out, callbacks=callbacks, **fields | {"data": str(data or "")})
+    return Outcome(result, views.training(result)) if distributed.find_place().main else NOTHING
 
 
 def calibrate(
@@ -266,18 +285,22 @@ def check(
     data: Annotated[Existing, "DATA.yaml, or with --images a COCO instances JSON"],
     images: Annotated[Existing | None, "folder of the images of a COCO JSON"] = None,
 ) -> Outcome:
-    """Every fault of a data set, by file, id and reason; all images are decoded.
+    """What a data set holds, and every fault, by file, id and reason; all images are decoded.
 
     Example:
         slimdet check --data my_dataset/data.yaml
     """
     from slimdet.data.check import check
     from slimdet.data.config import DataConfig, Split, read_data_config
+    from slimdet.data.summary import summary
 
     config = DataConfig(None, Split(images, data)) if images else read_data_config(data)
-    faults = [one for part in (config.train, config.val) if part for one in check(part.annotations, part.images)]
-    document = {"faults": [vars(fault) | {"id": str(fault.id)} for fault in faults]}
-    return Outcome(document, views.faults(faults), f"{len(faults)} faults in {data}" if faults else "")
+    splits = {name: split for name, split in vars(config).items() if split is not None}
+    faults = [one for split in splits.values() for one in check(split.annotations, split.images)]
+    unread = {fault.file for fault in faults if fault.kind == "unreadable annotations"}
+    held = {name: summary(one.annotations) for name, one in splits.items() if str(one.annotations) not in unread}
+    document = {"splits": held, "faults": [vars(fault) | {"id": str(fault.id)} for fault in faults]}
+    return Outcome(document, views.check(held, faults), f"{len(faults)} faults in {data}" if faults else "")
 
 
 def doctor() -> Outcome:

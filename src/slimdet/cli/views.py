@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from slimdet.bundle import manifest
+from slimdet.messages import listed
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from slimdet.cli.conversion import Conversion
     from slimdet.cli.demo import Demo
     from slimdet.data.check import Fault
+    from slimdet.data.summary import Summary
     from slimdet.evaluation.validation import Progress, Validation
     from slimdet.exporting.engine_files import Export
     from slimdet.report.costs import Costs
     from slimdet.runtime.prediction import Predictions
     from slimdet.training.calibration import Calibration
-    from slimdet.training.trainer import Training
+    from slimdet.training.runs import Training
 
 # ------------------------------------------------------------------------------------------------- by verb
 
@@ -96,8 +98,27 @@ def conversion(written: "Conversion") -> str:
     return "\n".join(f"{name}: {path}" for name, path in written.files.items())
 
 
-def faults(found: Sequence["Fault"]) -> str:
-    return "\n".join(map(str, found)) or "no faults"
+def check(held: Mapping[str, "Summary"], faults: Sequence["Fault"]) -> str:
+    """What each split holds, and a line for each fault."""
+    parts = [f"{name}: {summary(one)}" for name, one in held.items()]
+    return "\n\n".join([*parts, "\n".join(map(str, faults)) or "no faults"])
+
+
+def summary(held: "Summary") -> str:
+    """A data set in a few lines."""
+    lines = [
+        f"{held.images} images ({held.empty} without objects), {held.width}x{held.height} pixels (medians)",
+        f"{held.boxes} objects, at most {held.per_image} in an image; {shares(held)}",
+        listed([f"{name} {count}" for name, count in held.classes.items()], 30),
+    ]
+    return "\n  ".join(lines)
+
+
+def shares(held: "Summary") -> str:
+    """How many of the objects are small, medium and large."""
+    return (
+        f"{held.small:.0%} small (below 32x32 pixels), {held.medium:.0%} medium, {held.large:.0%} large (from 96x96 on)"
+    )
 
 
 # ------------------------------------------------------------------------------------------------- progress

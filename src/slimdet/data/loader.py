@@ -1,7 +1,9 @@
 """Batches for torchvision's detectors, the same ones for the same seed whatever the number of workers."""
 
+import signal
 from collections.abc import Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from slimdet.errors import ConfigError, DataError, SlimdetError
+from slimdet.messages import first_line
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 
@@ -20,6 +23,7 @@ def loader(
     seed: int = 0,
     workers: int = 0,
     epoch: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Any]:
     """Make a DataLoader whose batches are (list of images, list of targets); images keep their own sizes.
 
@@ -34,23 +38,30 @@ def loader(
         seed: 0 or above.
         workers: processes that decode; 0 decodes in this one.
         epoch: the epoch to start with, 0 or above.
+        share: (rank, number of processes): of each batch every such process gets its own images, an equal number.
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: a number out of range, or a batch that the processes cannot share equally.
         DataError: a data set without images.
     """
     for name, value, least in (("batch", batch, 1), ("workers", workers, 0), ("seed", seed, 0), ("epoch", epoch, 0)):
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{name} {value} is not a whole number of at least {least}")
+    rank, world = share
+    if batch % world:
+        lower, higher = batch // world * world, -(-batch // world) * world
+        ways = " or ".join(str(number) for number in (lower, higher) if number)
+        raise ConfigError(f"--batch {batch} cannot be shared equally by {world} processes; {ways} can")
     size = len(dataset)  # type: ignore[arg-type]
     if size == 0:
         raise DataError("the data set has no images")
     return _Loader(
         _Seeded(dataset),
-        batch_size=batch,
-        sampler=EpochSampler(size, shuffle, seed, epoch),
+        batch_size=batch // world,
+        sampler=EpochSampler(size, shuffle, seed, epoch, _Part(batch, rank, world)),
         num_workers=workers,
         collate_fn=collate,
+        worker_init_fn=_leave_ctrl_c_to_the_parent,
         generator=torch.Generator(),  # without one of its own, every pass would draw from the global one
     )
 
@@ -60,24 +71,47 @@ def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> Batch:
     return [image for image, _ in items], [target for _, target in items]
 
 
+def _leave_ctrl_c_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to every process
+
+
+class _Part(NamedTuple):
+    """One process's part of every batch: each `world`-th item from `rank` on, or, where there is none, the first."""
+
+    batch: int
+    rank: int
+    world: int
+
+    def of(self, size: int) -> Iterator[int]:
+        """The places of this process's items among `size` items in batches."""
+        for start in range(0, size, self.batch):
+            end = min(start + self.batch, size)
+            yield from range(start + self.rank, end, self.world) or range(start, start + 1)
+
+
+_WHOLE = _Part(batch=1, rank=0, world=1)
+
+
 class EpochSampler(Sampler[Any]):
-    """Yields (index, seed of the item) for every item once, as the seed and the epoch say."""
+    """Yields (index, seed of the item) for every item once, as the seed and the epoch say; or for a part of them."""
 
-    def __init__(self, size: int, shuffle: bool, seed: int, epoch: int = 0) -> None:
-        self.size, self.shuffle, self.seed, self.epoch = size, shuffle, seed, epoch
+    def __init__(self, size: int, shuffle: bool, seed: int, epoch: int = 0, part: _Part = _WHOLE) -> None:
+        self.size, self.shuffle, self.seed, self.epoch, self.part = size, shuffle, seed, epoch, part
+        self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration is of."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch that the next iteration is of; the first `start` of this process's items are left out."""
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        return self.size
+        return sum(1 for _ in self.part.of(self.size))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         random = np.random.default_rng((self.seed, self.epoch))
         seeds = random.integers(2**62, size=self.size)
         order = random.permutation(self.size) if self.shuffle else np.arange(self.size)
-        return ((int(index), int(seeds[index])) for index in order)
+        places = islice(self.part.of(self.size), self.start, None)
+        return ((int(order[place]), int(seeds[order[place]])) for place in places)
 
 
 class _Loader(DataLoader[Any]):
@@ -89,6 +123,14 @@ class _Loader(DataLoader[Any]):
         except SlimdetError as error:
             last = str(error).strip().splitlines()[-1]
             raise type(error)(last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from None
+        except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+            # torch's own error, or that of the socket by which a batch comes.
+            if not self.num_workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+                raise
+            raise DataError(
+                f"a process that reads images died ({first_line(error)}), perhaps for want of memory: lower --workers "
+                f"(now {self.num_workers})"
+            ) from error
 
 
 class _Seeded(Dataset[Any]):

@@ -152,6 +152,57 @@ def plot_accuracy_latency(
     _write(figure, axes, title, path)
 
 
+def plot_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], path: str | Path) -> None:
+    """Draw numbers over the epochs of a training, a panel for each kind of number, a line for each width.
+
+    Args:
+        panels: name of the number -> width -> (epochs, values).
+    """
+    figure = _figure(4.6 * len(panels), 4)
+    widths = _ascending({width for lines in panels.values() for width in lines})
+    colours = {width: COLOURS[place % len(COLOURS)] for place, width in enumerate(widths)}
+    for axes, (name, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for width in _ascending(lines):
+            epochs, values = lines[width]
+            marker = "o" if len(epochs) < 15 else ""
+            axes.plot(epochs, values, color=colours[width], linewidth=1.8, marker=marker, markersize=4, label=width)
+        axes.set_title(name, color=INK, loc="left", fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.set(xlim=(0, None), ylim=(0, None))
+        axes.legend(title="width", frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        _grid(axes)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", pad_inches=0.15)
+
+
+def plot_labels(classes: Mapping[str, int], sides: np.ndarray, path: str | Path, limits: Sequence[float] = ()) -> None:
+    """Draw how many objects of each class there are, and how large they are.
+
+    Args:
+        classes: objects by class; of many, those with the most.
+        sides: [N], the side in pixels of a square of each object's area.
+        limits: sides between small, medium and large, drawn as lines.
+    """
+    most = sorted(classes, key=lambda name: -classes[name])[:COLUMN]
+    figure = _figure(9, max(3.2, 0.24 * len(most) + 1.2))
+    left, right = figure.subplots(1, 2)
+    left.barh(range(len(most)), [classes[name] for name in most], color=BLUE)
+    left.set_yticks(range(len(most)), [_clipped(name) for name in most], parse_math=False)
+    left.set_ylim(max(len(most), 5) - 0.5, -0.5)  # a single class is no wall
+    more = f" of {COLUMN} of {len(classes)} classes" if len(classes) > COLUMN else ""
+    left.set_title(f"objects{more}", color=INK, loc="left", fontsize=10)
+    right.hist(sides, bins=40, color=BLUE)
+    for limit in limits:
+        right.axvline(limit, color=INK, linewidth=0.8, linestyle="--")
+    right.set_title("side of a square of the object's area, pixels", color=INK, loc="left", fontsize=10)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        _grid(axes)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", pad_inches=0.15)
+
+
 def _ascending(widths: Iterable[str]) -> list[str]:
     return sorted(widths, key=float)
 

@@ -1,96 +1,110 @@
-"""What a training run tells: lines on stderr; on disk settings, metrics as JSON lines and CSV, TensorBoard scalars."""
+"""The numbers of a training on disk, as JSON lines and as a CSV table: a row every ten steps, their means."""
 
 import csv
 import json
-import sys
 import time
-from collections.abc import Mapping
+from collections import defaultdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-import slimdet
-from slimdet.files import atomic_write
+from slimdet.files import atomic_write, sync
+from slimdet.training.callbacks import Callback, StepReport
 
-SETTINGS = "settings.json"
-EVERY = 10  # steps between two lines on disk
+if TYPE_CHECKING:
+    from slimdet.training.trainer import Trainer
+
+METRICS, TABLE = "metrics.jsonl", "metrics.csv"
+EVERY = 10  # steps between two rows
 
 
-class RunLog:
-    """Log of one run in `folder`: settings.json, metrics.jsonl, metrics.csv and TensorBoard event files.
+class MetricsLog(Callback):
+    """Writes `metrics.jsonl` and `metrics.csv`: the first step, then the means of ten steps each.
 
-    A resumed run appends. Progress goes to stderr: on a terminal one line that changes, otherwise a line now and then.
+    A resumed run goes on behind the rows of its checkpoint's step; later ones are cut off.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.folder = folder
-        with atomic_write(folder / SETTINGS) as temporary:
-            temporary.write_text(json.dumps({"slimdet": slimdet.__version__, **settings}, indent=2) + "\n")
-        self.started = self.last = time.monotonic()
-        self.first_step: int | None = None
-        self.images_since = 0
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.columns: list[str] = []
+        self.means = Means()
 
-    def __enter__(self) -> "RunLog":
-        from torch.utils.tensorboard import SummaryWriter
+    def on_start(self, state: "Trainer") -> None:
+        """Take up what an earlier process wrote, as far as its checkpoint."""
+        self.rows = [row for row in read_rows(state.folder / METRICS) if row["step"] <= state.step]
+        self.means = Means()
+        self._rewrite(state.folder)
 
-        self.board = SummaryWriter(str(self.folder / "tensorboard"))
-        self.lines = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
-        return self
+    def on_step(self, state: "Trainer", report: StepReport) -> None:
+        """Count the step, and write a row if it is time."""
+        self.means.add(report)
+        if state.step == 1 or state.step % EVERY == 0 or state.step == state.total:
+            row = {"step": state.step, "epoch": round(state.step / state.steps_per_epoch, 3), "lr": report.lr}
+            self._append(state.folder, row | self.means.take())
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        if sys.stderr.isatty():
-            print(file=sys.stderr)  # behind the line that changed
-        self.board.close()
-        self.lines.close()
-        write_csv(self.folder / "metrics.jsonl", self.folder / "metrics.csv")
+    def on_checkpoint(self, state: "Trainer", file: Path) -> None:
+        """Have the rows on the disk after a power cut, as the checkpoint is."""
+        sync(state.folder / METRICS)
 
-    def step(
-        self,
-        step: int,
-        total: int,
-        epoch: float,
-        lr: float,
-        grad_norm: float,
-        images: int,
-        losses: Mapping[float, Mapping[str, Tensor]],
-    ) -> None:
-        """Tell of one optimizer step; `losses` are those of each width trained in it."""
-        if self.first_step is None:
-            self.first_step = step - 1
-        self.images_since += images
-        if step % EVERY and step != total:
+    def _append(self, folder: Path, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if row.keys() - set(self.columns):  # a width that was not drawn before
+            self._rewrite(folder)
             return
-        now = time.monotonic()
-        rate = self.images_since / max(now - self.last, 1e-9)
-        self.last, self.images_since = now, 0
-        # One transfer from the device for all numbers, and only now and then.
-        sums = {str(width): sum(float(value) for value in parts.values()) for width, parts in losses.items()}
-        row: dict[str, Any] = {"step": step, "epoch": round(epoch, 3), "lr": lr, "grad_norm": grad_norm}
-        row |= {"images_per_s": round(rate, 2), "seconds": round(now - self.started, 1)}
-        for width, parts in losses.items():
-            row[f"loss/{width}"] = sums[str(width)]
-            row |= {f"{name}/{width}": float(value) for name, value in parts.items()}
-        self.lines.write(json.dumps(row) + "\n")
-        self.lines.flush()
-        for name, value in row.items():
-            if name != "step":
-                self.board.add_scalar(name if "/" in name else f"run/{name}", value, step)
-        status = " ".join(f"{width}: {value:.2f}" for width, value in sums.items())
-        left = (now - self.started) / (step - self.first_step) * (total - step)
-        text = f"step {step}/{total}  loss {status}  lr {lr:.3g}  {rate:.1f} images/s  {left / 60:.0f} min left"
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)  # in place of the line before
-        elif step % (5 * EVERY) == 0 or step == total:
-            print(text, file=sys.stderr, flush=True)
+        with (folder / METRICS).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")
+        with (folder / TABLE).open("a", newline="", encoding="utf-8") as table:
+            csv.DictWriter(table, self.columns, restval="").writerow(row)
+
+    def _rewrite(self, folder: Path) -> None:
+        self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        with atomic_write(folder / METRICS) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        with atomic_write(folder / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.DictWriter(handle, self.columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
-def write_csv(lines: Path, file: Path) -> None:
-    """Write JSON lines as one CSV table; columns are every key that occurs, in order of appearance."""
-    rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with atomic_write(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+class Means:
+    """The means of steps since they were last taken; sums stay on the device until then."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor | float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+        self.images, self.waited, self.since = 0, 0.0, time.monotonic()
+
+    def add(self, report: StepReport) -> None:
+        """Count a step."""
+        self.images += report.images
+        self.waited += report.waited
+        values: dict[str, Any] = {"grad_norm": report.grad_norm}
+        for width, parts in report.losses.items():
+            if parts:
+                values[f"loss/{width}"] = sum(value.float() for value in parts.values())
+            values |= {f"{name}/{width}": value for name, value in parts.items()}
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value
+            self.counts[name] += 1
+
+    def take(self) -> dict[str, float]:
+        """The means by name, with images a second and the share of time spent waiting for images; start anew."""
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        found = {"images_per_s": round(self.images / seconds, 2), "waiting": round(min(1.0, self.waited / seconds), 3)}
+        found |= {name: float(value) / self.counts[name] for name, value in self.sums.items()}
+        self.__init__()
+        return found
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines that a killed writer or a full disk left whole; empty where it is not there."""
+    rows = []
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
+        try:
+            row = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows

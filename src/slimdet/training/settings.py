@@ -1,16 +1,20 @@
 """What decides a training: its settings, its learning rate at each step, its widths at each step."""
 
+import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import slimdet
 from slimdet.errors import ConfigError
-from slimdet.messages import check_choices
-from slimdet.widths import WidthRange, parse_widths
+from slimdet.files import atomic_write
+from slimdet.messages import check_choices, listed
+from slimdet.widths import WidthRange, parse_width, parse_widths
 
+SETTINGS = "settings.json"  # in a run's folder
 SIZE_STEP = 32  # pixels; feature maps of the coarsest level grow by a cell
 
 # By which power of the number of widths that use a weight its summed gradient is divided.
@@ -67,7 +71,11 @@ class TrainSettings:
     seed: int = 0
     workers: int = 0
     save_every: float = 300.0  # seconds between checkpoints
-    evaluate: bool = True  # at the end, every width, on the val split
+    evaluate: bool = True  # on the val split: at the end every width, on the way those of `val_widths`
+    val_every: int = 1  # epochs between validations; 0: at the end alone
+    val_widths: tuple[float, ...] | None = (1.0,)  # None: all
+    patience: int = 0  # validations in a row without a better one that end the training; 0: none do
+    check: bool = True  # decode all images before the first step, of a set that is not too large for it
 
     def __post_init__(self) -> None:
         if isinstance(self.widths, WidthRange):
@@ -75,6 +83,10 @@ class TrainSettings:
         self._set(data=str(self.data), weights=str(self.weights), widths=parse_widths(self.widths))
         self._set(distill_parts=tuple(self.distill_parts))
         check_choices(self)
+        validated = self.widths if self.val_widths is None else tuple(sorted(map(parse_width, self.val_widths)))
+        if not set(validated) <= set(self.widths):
+            raise ConfigError(f"--val-widths {listed(list(map(str, validated)))}: trained are {self.widths}")
+        self._set(val_widths=validated)
         for name, low in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= low:
@@ -130,7 +142,24 @@ def _size_range(sides: Sequence[int]) -> tuple[int, int]:
     return int(low), int(high)
 
 
-_LEAST = {"epochs": 0, "batch": 1, "warmup": 0, "clip": 0, "ema": 0, "distill": 0, "loss_exponent": 0, "recalibrate": 0}
+def write_settings(folder: Path, settings: TrainSettings) -> None:
+    """Say in the run's folder what is trained, and by which version."""
+    with atomic_write(folder / SETTINGS) as temporary:
+        temporary.write_text(json.dumps({"slimdet": slimdet.__version__, **asdict(settings)}, indent=2) + "\n")
+
+
+_LEAST = {
+    "epochs": 0,
+    "batch": 1,
+    "warmup": 0,
+    "clip": 0,
+    "ema": 0,
+    "distill": 0,
+    "loss_exponent": 0,
+    "recalibrate": 0,
+    "val_every": 0,
+    "patience": 0,
+}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,18 @@ def starting_model(
     return slim(detector, settings.widths, settings.scope, norm_sharing=settings.norm_sharing)
 
 
+def resolved(settings: TrainSettings, model: Slimmable) -> TrainSettings:
+    """The settings with what they leave open filled in as `model` was made: what a run stores and resumes by."""
+    description = architecture.describe(model.twin(1.0))
+    changes: dict[str, Any] = {"lr": settings.peak_lr, "recalibrate": settings.statistics_images}
+    if not settings.sizes:
+        transform: Any = model.twin(1.0).get_submodule("transform")
+        changes["imgsz"] = int(transform.min_size[-1])
+    if "neck" in description:  # of slimdet's own builders
+        changes |= _parts(description)
+    return replace(settings, **changes)
+
+
 def _batches(detector: Any, images: Iterable[Tensor], size: int = 8) -> Iterator[Tensor]:
     """The images as the backbone receives them."""
     stream = iter(images)
@@ -104,17 +117,21 @@ def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterab
 
 
 def _check_parts(settings: TrainSettings, description: Mapping[str, Any]) -> None:
-    has = {name: description[name] for name in ("backbone", "neck")} | {
-        "head_norm": description["norm_layer"] or "none",
-        "freeze_backbone_norm": description["backbone_norm"] == "frozen",
-    }
-    for name, kept in has.items():
+    for name, kept in _parts(description).items():
         asked = getattr(settings, name)
         if asked not in (getattr(TrainSettings, name), kept):
             flag = f"--{name.replace('_', '-')}" + ("" if asked is True else f" {asked}")
             raise ConfigError(
                 f"{flag}: {settings.weights} is taken as it was built, with {name} {kept}; leave the flag out"
             )
+
+
+def _parts(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `TrainSettings` that say what a detector was built of."""
+    return {name: description[name] for name in ("backbone", "neck")} | {
+        "head_norm": description["norm_layer"] or "none",
+        "freeze_backbone_norm": description["backbone_norm"] == "frozen",
+    }
 
 
 def _fill(module: torch.nn.Module, given: dict[str, Tensor]) -> set[str]:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from slimdet.core.sliced import Sliced
 from slimdet.core.slimmable import Slimmable
 from slimdet.training.distillation import Watched, distillation_losses, watch
+from slimdet.training.distributed import Place
 from slimdet.training.precision import bfloat16_layers
 from slimdet.training.settings import TrainSettings
+from slimdet.training.sharing import Samples, Share
 
 
 def accumulate_gradients(
@@ -23,8 +25,8 @@ def accumulate_gradients(
     targets: list[dict[str, Tensor]],
     widths: Sequence[float],
     settings: TrainSettings | None = None,
-    ramp: float = 1.0,
     teacher: nn.Module | None = None,
+    share: Share | None = None,
 ) -> dict[float, dict[str, Tensor]]:
     """Run every width forward and backward on the same batch; gradients add up in the shared parameters.
 
@@ -33,32 +35,36 @@ def accumulate_gradients(
         images, targets: as the detector takes them.
         widths: the widest first where it teaches the others.
         settings: `distill`, `distill_parts`, `loss_exponent` and `bf16` of them; without them the paper's step.
-        ramp: what `distill` is multiplied by, 0..1.
         teacher: a detector of its own, in training mode, that teaches all widths in place of the widest.
+        share: which images of the step these are; by default all.
 
     Returns:
-        The losses of each width, detached scalars.
+        The losses of each width, detached scalars; those of several processes add up to the whole batch's.
     """
-    settings = settings or TrainSettings()
+    settings, share = settings or TrainSettings(), share or Share(Place(), len(images))
     losses: dict[float, dict[str, Tensor]] = {}
     taught: Watched | None = None
-    distill = ramp * settings.distill
+    lesson = Samples()
+    distill = settings.distill
     if distill and teacher is not None:
-        taught = _lesson(teacher, images, targets, settings.bf16)
+        with share.sampled(teacher) as lesson:
+            taught = _lesson(teacher, images, targets, settings.bf16)
     for width in widths:
         twin = model.twin(width)
-        with bfloat16_layers(twin, settings.bf16):
+        with bfloat16_layers(twin, settings.bf16), share.sampled(twin, width) as samples:
             if not distill:
                 parts = model(images, targets, width=width)
             else:
                 with watch(twin) as seen:
                     parts = model(images, targets, width=width)
                 if taught is None:
-                    taught = seen.detached()
+                    taught, lesson = seen.detached(), samples
                 else:
                     extra = distillation_losses(twin, seen, taught, settings.distill_parts)
                     parts = parts | {name: distill * value for name, value in extra.items()}
-            total = torch.stack([value.float() for value in parts.values()]).sum()
+            weights = share.weights(parts, samples.counts | lesson.taught())
+            parts = {name: weights[name] * value.float() for name, value in parts.items()}
+            total = torch.stack(list(parts.values())).sum()
         (total * width**-settings.loss_exponent).backward()
         losses[width] = {name: value.detach() for name, value in parts.items()}
     return losses

@@ -1,0 +1,104 @@
+"""What a training is about to do, in one block before its first step."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from slimdet.data.coco import CocoDataset
+from slimdet.data.summary import Summary, summarize
+from slimdet.devices import bfloat16_units
+from slimdet.messages import listed
+
+if TYPE_CHECKING:
+    from slimdet.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to be trained.
+
+    Attributes:
+        data: what the training set holds, objects called small, medium and large at the size that the widest width
+            sees them; None where a data set of one's own was handed over.
+        images, val_images: number of images to train and to validate on.
+        classes: K names.
+        detector: the kind of detector and its parts.
+        parameters: of the widest width.
+        sizes: shorter sides of the images that the widths see, in pixels, and the limit of the longer side.
+        widths: those that are trained.
+        steps, epochs, batch: of the training; images a step.
+        device, threads: where it runs, on how many threads of the CPU.
+        bf16: whether layers compute in bfloat16, and why.
+    """
+
+    data: Summary | None
+    images: int
+    val_images: int
+    classes: tuple[str, ...]
+    detector: str
+    parameters: int
+    sizes: tuple[tuple[int, ...], int]
+    widths: tuple[float, ...]
+    steps: int
+    epochs: float
+    batch: int
+    device: str
+    threads: int
+    bf16: str
+
+    def __str__(self) -> str:
+        """The block, a line for each thing."""
+        (*smaller, shorter), longest = self.sizes
+        size = f"{smaller[0]} to {shorter}" if smaller else str(shorter)
+        lines = {
+            "data": f"{self.images} images to train on, {self.val_images or 'none'} to validate on",
+            "classes": f"{len(self.classes)}: {listed(self.classes)}",
+            "model": f"{self.detector}, {self.parameters / 1e6:.1f} M parameters at width 1.0",
+            "widths": ", ".join(map(str, self.widths)),
+            "images": f"resized to {size} pixels (shorter side; longer side at most {longest})",
+            "steps": f"{self.steps} of {self.batch} images, {self.epochs:g} epochs",
+            "device": f"{self.device}, {self.threads} threads; bfloat16: {self.bf16}",
+        }
+        if self.data is not None:
+            small, medium, large = (f"{share:.0%}" for share in (self.data.small, self.data.medium, self.data.large))
+            shares = f"at the size of training {small} small (below 32 x 32 pixels), {medium} medium, {large} large"
+            lines["data"] += f" ({self.data.empty} without objects)" if self.data.empty else ""
+            lines["objects"] = f"{self.data.boxes}; {shares}"
+        order = ("data", "objects", "classes", "model", "widths", "images", "steps", "device")
+        return "\n".join(f"{name:<8} {lines[name]}" for name in order if name in lines)
+
+
+def plan(state: "Trainer") -> Plan:
+    """What a training is about to do."""
+    settings, detector = state.settings, state.model.twin(1.0)
+    transform: Any = detector.get_submodule("transform")
+    size = (int(transform.min_size[-1]), int(transform.max_size))
+    known = isinstance(state.dataset, CocoDataset)
+    described = getattr(detector, "architecture", None)
+    parts = [type(detector).__name__]
+    if described:  # of slimdet's own builders
+        parts = [described["builder"], described["backbone"], f"{described['neck']} neck"]
+    return Plan(
+        data=summarize(state.dataset.coco, size) if known else None,
+        images=len(state.dataset),
+        val_images=0 if state.val is None else len(state.val),
+        classes=tuple(state.dataset.classes),
+        detector=", ".join(parts),
+        parameters=sum(parameter.numel() for parameter in detector.parameters()),
+        sizes=(settings.sizes or size[:1], size[1]),
+        widths=settings.widths,
+        steps=state.total,
+        epochs=settings.epochs,
+        batch=settings.batch,
+        device=str(state.device),
+        threads=torch.get_num_threads(),
+        bf16=_bf16(settings.bf16, state.device),
+    )
+
+
+def _bf16(wanted: bool, device: torch.device) -> str:
+    able = bfloat16_units(device)
+    if wanted:
+        return "yes" if able else "yes, but this device has no instructions for it and is slower with it"
+    return "no; --bf16 makes it faster here" if able else "no; this device has no instructions for it"
