@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from slimdet.core.sliced import Sliced
 from slimdet.core.slimmable import Slimmable
-from slimdet.training.distributed import Place
 from slimdet.training.distillation import Watched, distillation_losses, watch
+from slimdet.training.distributed import Place
 from slimdet.training.precision import bfloat16_layers
 from slimdet.training.settings import TrainSettings
 from slimdet.training.sharing import Samples, Share
