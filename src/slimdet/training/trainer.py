@@ -22,7 +22,7 @@ from slimdet.bundle.card import Card
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
-from slimdet.data.loader import loader
+from slimdet.data.loader import check_shared, loader
 from slimdet.data.transforms import ShrinkInto, augmentation
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError, DataError, WidthError
@@ -57,6 +57,7 @@ class Trainer:
     ) -> None:
         self.model, self.dataset, self.settings, self.teacher = model, dataset, settings, teacher
         self.place = place or Place()
+        check_shared(settings.batch, self.place.world)
         self.device = choose_device(settings.device)
         model.to(self.device).train()
         if self.device.type == "cpu":
