@@ -110,3 +110,18 @@ def test_numbers_out_of_range(options: dict) -> None:
 def test_no_images() -> None:
     with pytest.raises(DataError, match="no images"):
         loader(Numbers(0), 2)
+
+
+def test_processes_share_every_batch() -> None:
+    def ids(**options) -> list[list[int]]:
+        return [[t["image_id"] for t in targets] for _, targets in loader(Numbers(9), 4, shuffle=True, **options)]
+
+    whole, parts = ids(), [ids(share=(rank, 2)) for rank in (0, 1)]
+    assert [batch[0::2] for batch in whole] == parts[0]
+    assert [batch[1::2] for batch in whole[:2]] == parts[1][:2]
+    assert parts[1][2] == whole[2][:1]  # no image is left for it: the first one again
+    assert [len(loader(Numbers(9), 4, share=(rank, 2))) for rank in (0, 1)] == [3, 3]
+    with pytest.raises(ConfigError, match="--batch 4 cannot be shared equally by 3 processes; 3 or 6 can"):
+        loader(Numbers(9), 4, share=(0, 3))
+    with pytest.raises(ConfigError, match="by 8 processes; 8 can"):
+        loader(Numbers(9), 4, share=(0, 8))

@@ -3,7 +3,8 @@
 import pytest
 
 from slimdet.errors import ConfigError
-from slimdet.original.launch import Place, find_place
+from slimdet.original.launch import find_place
+from slimdet.training.distributed import Place
 
 
 def test_places() -> None:

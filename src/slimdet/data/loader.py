@@ -48,10 +48,7 @@ def loader(
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{name} {value} is not a whole number of at least {least}")
     rank, world = share
-    if batch % world:
-        lower, higher = batch // world * world, -(-batch // world) * world
-        ways = " or ".join(str(number) for number in (lower, higher) if number)
-        raise ConfigError(f"--batch {batch} cannot be shared equally by {world} processes; {ways} can")
+    check_shared(batch, world)
     size = len(dataset)  # type: ignore[arg-type]
     if size == 0:
         raise DataError("the data set has no images")
@@ -64,6 +61,18 @@ def loader(
         worker_init_fn=_leave_ctrl_c_to_the_parent,
         generator=torch.Generator(),  # without one of its own, every pass would draw from the global one
     )
+
+
+def check_shared(batch: int, world: int) -> None:
+    """Check that `world` processes can share a batch equally.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if batch % world:
+        lower, higher = batch // world * world, -(-batch // world) * world
+        ways = " or ".join(str(number) for number in (lower, higher) if number)
+        raise ConfigError(f"--batch {batch} cannot be shared equally by {world} processes; {ways} can")
 
 
 def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> Batch:

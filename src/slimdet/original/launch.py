@@ -3,12 +3,10 @@
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
-
-import torch
-from torch import distributed
 
 from slimdet.errors import ConfigError
+from slimdet.training import distributed
+from slimdet.training.distributed import Place
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 # Environment variables that hold rank, number of processes and rank on this machine; the first set that is there.
@@ -25,22 +23,6 @@ _HOW = {
     "slurm": "srun --ntasks=N python tools/... --launcher slurm",
     "mpi": "mpirun -np N python tools/... --launcher mpi",
 }
-
-
-@dataclass(frozen=True)
-class Place:
-    """This process among `world`: its rank, and its rank among those on this machine."""
-
-    rank: int = 0
-    world: int = 1
-    local: int = 0
-
-    @property
-    def device(self) -> torch.device:
-        """The accelerator of this process, or the CPU."""
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", self.local % torch.cuda.device_count())
 
 
 def find_place(launcher: str, local_rank: int | None = None, environment: Mapping[str, str] = os.environ) -> Place:
@@ -70,25 +52,13 @@ def join(place: Place, backend: str = "gloo") -> None:
     """Connect this process with the others.
 
     Args:
-        backend: "gloo", or "nccl", for which every process needs an accelerator of its own.
+        backend: as `slimdet.training.distributed.join` takes it.
 
     Raises:
         ConfigError: they cannot be reached, or there are fewer accelerators.
     """
-    if backend == "nccl":
-        count = torch.cuda.device_count()
-        if 1 < count <= place.local:  # where one is seen, slurm may have given each process its own
-            raise ConfigError(
-                f"nccl needs an accelerator for every process, and this machine has {count} for {place.local + 1} or "
-                "more; start fewer, or set dist_params = dict(backend='gloo')"
-            )
-        torch.cuda.set_device(place.device)
     os.environ.setdefault("MASTER_ADDR", _first_machine())
-    os.environ.setdefault("MASTER_PORT", "29500")
-    try:
-        distributed.init_process_group(backend, rank=place.rank, world_size=place.world)
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"cannot join {place.world} processes over {backend}: {str(error).splitlines()[0]}") from None
+    distributed.join(place, backend)
 
 
 def _first_machine() -> str:

@@ -11,6 +11,7 @@ that has called `torch.distributed.init_process_group`, that group is used.
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,9 +86,8 @@ def _others_may_end() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # DistBackendError too
-        raise ConfigError(
-            f"another process of this run ended ({first_line(error)}); its own message says why"
-        ) from error
+        said = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]  # gloo begins with a line of its source
+        raise ConfigError(f"another process of this run ended ({said}); its own message says why") from error
 
 
 # ---------------------------------------------------------------------------------------------- joining

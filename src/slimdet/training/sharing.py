@@ -80,35 +80,19 @@ class Share:
     @contextmanager
     def sampled(self, detector: nn.Module, width: float = 1.0) -> Iterator[Samples]:
         """Let each image of the forward passes within the block draw its samples by a seed of its own, and count."""
-        samples = Samples()
+        samples, seed = Samples(), self.seed
         owners = {"anchors": getattr(detector, "rpn", None), "proposals": getattr(detector, "roi_heads", None)}
-        before = {name: owner.fg_bg_sampler for name, owner in owners.items() if hasattr(owner, "fg_bg_sampler")}
-        if self.seed is None:
-            before = {}
-        for name, sampler in before.items():
-            owners[name].fg_bg_sampler = self._by_image(sampler, name, width, samples)  # type: ignore[union-attr]
+        found: dict[str, Any] = {name: one for name, one in owners.items() if hasattr(one, "fg_bg_sampler")}
+        before = {name: one.fg_bg_sampler for name, one in found.items()}
+        if seed is not None:
+            seeds = [np.random.SeedSequence((seed, self.step, place, round(10_000 * width))) for place in self.own]
+            for name, one in found.items():
+                one.fg_bg_sampler = _by_image(before[name], name, seeds, samples)
         try:
             yield samples
         finally:
-            for name, sampler in before.items():
-                owners[name].fg_bg_sampler = sampler  # type: ignore[union-attr]
-
-    def _by_image(self, sampler: Callable[..., Any], name: str, width: float, samples: Samples) -> Callable[..., Any]:
-        def sample(matched: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-            positive, negative = [], []
-            for place, one in zip(self.own, matched, strict=True):
-                entropy = (self.seed, self.step, place, round(10_000 * width))
-                with _seeded(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]), one.device):
-                    drawn = sampler([one])
-                positive += drawn[0]
-                negative += drawn[1]
-            objects = torch.stack([one.sum() for one in positive]).sum()
-            samples.counts[name] = objects + torch.stack([one.sum() for one in negative]).sum()
-            if name == "proposals":
-                samples.counts["positives"] = objects
-            return positive, negative
-
-        return sample
+            for name, one in found.items():
+                one.fg_bg_sampler = before[name]
 
     def weights(self, losses: Mapping[str, Tensor], counts: Mapping[str, Tensor]) -> dict[str, Tensor | float]:
         """By what each loss of this process is multiplied, so that the sum over processes is the whole batch's loss.
@@ -123,6 +107,27 @@ class Share:
         own = torch.stack([count.double() for count in counts.values()]) * (self.weight > 0)
         part = dict(zip(counts, (own / self.place.sum(own.clone()).clamp_min(1)).float(), strict=True))
         return weights | {name: part[_MEAN_OVER[name]] for name in losses if _MEAN_OVER.get(name) in part}
+
+
+def _by_image(
+    sampler: Callable[..., Any], name: str, seeds: Sequence[np.random.SeedSequence], samples: Samples
+) -> Callable[..., Any]:
+    """torchvision's sampler, called with one image after another, each with its seed; counts what it draws."""
+
+    def sample(matched: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        positive, negative = [], []
+        for one, seed in zip(matched, seeds, strict=True):
+            with _seeded(int(seed.generate_state(1, np.uint64)[0]), one.device):
+                drawn = sampler([one])
+            positive += drawn[0]
+            negative += drawn[1]
+        objects = torch.stack([one.sum() for one in positive]).sum()
+        samples.counts[name] = objects + torch.stack([one.sum() for one in negative]).sum()
+        if name == "proposals":
+            samples.counts["positives"] = objects
+        return positive, negative
+
+    return sample
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdet.core.slimmable import Slimmable
-from slimdet.data.loader import loader
+from slimdet.data.loader import check_shared, loader
 from slimdet.devices import choose_device
 from slimdet.errors import DataError, WidthError
 from slimdet.models.image_size import resize_shorter_side
@@ -60,6 +60,7 @@ class Trainer:
     ) -> None:
         self.model, self.dataset, self.settings, self.teacher = model, dataset, settings, teacher
         self.place = place or Place()
+        check_shared(settings.batch, self.place.world)
         self.device = choose_device(settings.device)
         model.to(self.device).train()
         if self.device.type == "cpu":

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed
@@ -21,10 +21,11 @@ from slimdet.original.data.pipeline import View, read_bgr, views
 from slimdet.original.detector import checkpoint
 from slimdet.original.detector.boxes import from_inclusive
 from slimdet.original.detector.detector import WIDTHS, OriginalDetector, architecture_of, build
-from slimdet.original.launch import Place, join
+from slimdet.original.launch import join
 from slimdet.original.testing.augmented_test import detect
 from slimdet.original.testing.prepare import ready
 from slimdet.original.testing.results import ImageResult, image_result
+from slimdet.training.distributed import Place
 
 Results = dict[float, list[ImageResult]]
 
@@ -159,13 +160,12 @@ def run_everywhere(job: Job, place: Place | None, processes: int) -> Results | N
     """
     if place is not None:
         join(place)
-        shares: list[Any] = [None] * place.world
-        distributed.all_gather_object(shares, _or_error(job, place))
+        shares = place.gather(_or_error(job, place))
         distributed.destroy_process_group()
         for share in shares:
             if isinstance(share, Exception):
                 raise share
-        return None if place.rank else interleave(shares)
+        return None if place.rank else interleave(cast(list[Results], shares))
     if processes == 1:
         return run(job, Place())
     job = replace(job, threads=max(1, (os.cpu_count() or 1) // processes))

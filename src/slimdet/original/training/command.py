@@ -11,8 +11,9 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from slimdet.errors import ConfigError
 from slimdet.original.configs.config import Config, read_config
-from slimdet.original.launch import Place, find_place, join
+from slimdet.original.launch import find_place, join
 from slimdet.original.training.trainer import Trainer
+from slimdet.training.distributed import Place
 
 
 def train(

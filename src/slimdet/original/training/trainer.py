@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from slimdet.core.slimmable import slim
 from slimdet.errors import ConfigError, DataError, WeightsError
@@ -18,7 +18,6 @@ from slimdet.original.data.dataset import PictureSet
 from slimdet.original.data.train_data import collate, load, objects_of
 from slimdet.original.detector import checkpoint
 from slimdet.original.detector.detector import WIDTHS, OriginalDetector, architecture_of, build
-from slimdet.original.launch import Place
 from slimdet.original.testing import results
 from slimdet.original.testing.recall import average_recall, objects
 from slimdet.original.testing.run import ahead, interleave, number_of_classes, read_split, run_model
@@ -27,6 +26,7 @@ from slimdet.original.training.freezing import freeze
 from slimdet.original.training.log import Log
 from slimdet.original.training.losses import Target, losses
 from slimdet.original.training.schedule import batches, chance, draw_scale, learning_rate
+from slimdet.training.distributed import Place, flat_gradients, set_gradients
 
 CLASSIFIER = Path("logs/s_resnet50_0.25_0.5_0.75_1.0.pt")  # where the original looked for its S-ResNet-50
 
@@ -175,9 +175,7 @@ class Trainer:
                 flat = flat_gradients(self.parameters)
                 total = flat if total is None else total + flat
         if total is not None:
-            if self.place.world > 1:
-                distributed.all_reduce(total)
-            set_gradients(self.parameters, total / self.world)
+            set_gradients(self.parameters, self.place.sum(total) / self.world)
         clip = (self.config.optimizer_config or {}).get("grad_clip")
         if clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, clip.max_norm, clip.norm_type)
@@ -236,10 +234,7 @@ class Trainer:
         pictures = read_split(self.config, "val")
         found = run_model(self.model, self.model.widths, self.config, self.config.data.val, pictures, self.place)
         freeze(self.model, self.config.model.backbone)
-        if self.place.world > 1:
-            gathered: list[Any] = [None] * self.place.world
-            distributed.all_gather_object(gathered, found)
-            found = interleave(gathered)
+        found = interleave(self.place.gather(found))
         if self.place.rank:
             return {}
         return {width: self._numbers(pictures, found[width]) for width in self.model.widths}
@@ -252,18 +247,3 @@ class Trainer:
         kinds = ("bbox", "segm") if self.config.model.mask_head else ("bbox",)
         given = results.to_coco(found, ids, pictures.category_ids)
         return {f"{kind}_mAP": score(pictures.coco, given, kind).values[0] for kind in kinds}
-
-
-def flat_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """All gradients as one list, so that one message carries them between processes.
-
-    A parameter without a gradient counts as zero, since another process may have one (a batch without objects has no
-    mask gradient).
-    """
-    return torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters])
-
-
-def set_gradients(parameters: Sequence[nn.Parameter], flat: Tensor) -> None:
-    """The reverse of `flat_gradients`."""
-    for parameter, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = grad.view_as(parameter)
