@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional as F
 
 from slimdet.errors import ConfigError, DataError, SlimdetError
 
@@ -22,6 +23,8 @@ def loader(
     epoch: int = 0,
 ) -> DataLoader[Any]:
     """Make a DataLoader whose batches are (list of images, list of targets); images keep their own sizes.
+
+    Of a data set that can give its images as bytes (`CocoDataset.as_bytes`), they are uint8: see `to_device`.
 
     Order and augmentation are functions of `seed`, the epoch and the item alone: other numbers of workers, or a start
     at a later epoch, give the same batches. Call `.sampler.set_epoch(e)` before each epoch, as with PyTorch's
@@ -52,6 +55,20 @@ def loader(
         num_workers=workers,
         collate_fn=collate,
         generator=torch.Generator(),  # without one of its own, every pass would draw from the global one
+    )
+
+
+def floats(image: Tensor) -> Tensor:
+    """An image as detectors take it, float32 in 0..1; one of uint8 in 0..255 is scaled, another one stays."""
+    return F.to_dtype(image, torch.float32, scale=True) if image.dtype == torch.uint8 else image
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """Images as float32 and the tensors of targets on a device; images cross over as the loader gave them."""
+    images, targets = batch
+    return (
+        [floats(image.to(device, non_blocking=True)) for image in images],
+        [{name: v.to(device) for name, v in target.items() if isinstance(v, Tensor)} for target in targets],
     )
 
 
@@ -94,14 +111,14 @@ class _Loader(DataLoader[Any]):
 class _Seeded(Dataset[Any]):
     """A data set asked for (index, seed): torch's generator is set for the item, and put back afterwards."""
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any) -> None:
+        self.item = getattr(dataset, "as_bytes", dataset.__getitem__)
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         index, seed = key
         before = torch.get_rng_state()
         try:
             torch.default_generator.manual_seed(seed)  # not torch.manual_seed: the GPU's generator is none of ours
-            return self.dataset[index]
+            return self.item(index)
         finally:
             torch.set_rng_state(before)

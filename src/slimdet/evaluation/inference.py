@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from slimdet.data.loader import loader
+from slimdet.data.loader import floats, loader
 from slimdet.errors import DataError
 from slimdet.messages import listed
 from slimdet.models.kinds import without_background
@@ -75,9 +75,10 @@ def detect(
         return found
     done = 0
     for images, targets in loader(dataset, batch, workers=workers):  # pyright: ignore[reportArgumentType]
+        images = [floats(image.to(device)) for image in images]
         # Not inference mode: tensors a detector caches in it could not be used in training afterwards.
         with torch.no_grad():
-            outputs = model_call([image.to(device) for image in images])
+            outputs = model_call(images)
         for target, output in zip(targets, outputs, strict=True):
             found += to_coco(without_background(output), int(target["image_id"]), category_ids)
         done += len(images)

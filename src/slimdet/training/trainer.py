@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from slimdet.bundle import store
 from slimdet.bundle.card import Card
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
-from slimdet.data.loader import loader
+from slimdet.data.loader import loader, to_device
 from slimdet.data.transforms import ShrinkInto, augmentation
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError, DataError, WidthError
@@ -128,10 +127,7 @@ class Trainer:
             for images, targets in itertools.islice(data, done, None):  # a resumed epoch goes on where it stopped
                 if self.step >= self.total:
                     return
-                yield (
-                    [image.to(self.device, non_blocking=True) for image in images],
-                    [{k: v.to(self.device) for k, v in t.items() if isinstance(v, Tensor)} for t in targets],
-                )
+                yield to_device((images, targets), self.device)
 
     def save(self, file: Path) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -223,7 +219,8 @@ def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, Coco
     check_image_sizes(model, *(part for part in (dataset, val) if part is not None))
     sides: Any = model.twin(1.0).transform
     # What the detector would do at each width is done once, where images are loaded.
-    dataset.transforms = v2.Compose([augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)])
+    dataset.transforms = augmentation(settings.augment)
+    dataset.shrink = ShrinkInto(sides.min_size[-1], sides.max_size)
     return Trainer(model, dataset, settings), val
 
 
@@ -260,7 +257,6 @@ def recalibrate(model: Slimmable, trainer: Trainer) -> dict[str, Any]:
     """
     settings, data = trainer.settings, trainer.dataset.unaugmented()
     batches = calibration_batches(data, settings.statistics_images, settings.batch, settings.seed, trainer.device)
-    for width in model.widths:
-        collect_statistics(model, width, batches, settings.sizes)
-    record = {"images": sum(len(images) for images, _ in batches), "batch": settings.batch, "seed": settings.seed}
+    used = collect_statistics(model, model.widths, batches, settings.sizes)
+    record = {"images": used, "batch": settings.batch, "seed": settings.seed}
     return {str(width): record for width in model.widths}
