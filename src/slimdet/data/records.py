@@ -49,6 +49,11 @@ class Packed(Sequence[Any]):
         """Put `count` times None behind what is there."""
         self._ends.extend([len(self._bytes)] * count)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all values; None has none."""
+        return len(self._bytes)
+
     def take(self, places: NDArray[np.integer]) -> "Packed":
         """The values at some places."""
         return Packed(self[place] for place in places.tolist())
@@ -135,22 +140,10 @@ class Records(Sequence[dict[str, Any]]):
             blocks: the dicts, in any number of lists.
             masks: keep all segmentations; without, those alone that an area has yet to be told from.
         """
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in (*_WHOLE, "bbox", *_REAL)}
-        segmentation, odd, count = Packed(), {}, 0
-        for records in _blocks(blocks):
-            columns, unfit = _columns(records)
-            for name, values in columns.items():
-                parts[name].append(values)
-            odd |= {count + place: records[place] for place in unfit}
-            count += len(records)
-            if masks or np.isnan(columns["area"]).any():
-                segmentation.extend(_shape(record, masks) for record in records)
-            else:
-                segmentation.extend_by_none(len(records))
-        # Column by column, so that no two are there twice at a time.
-        joined = {name: _join(parts.pop(name), name) for name in tuple(parts)}
-        real = {name: joined[name] for name in _REAL if not np.isnan(joined[name]).all()}
-        return cls(joined, joined["bbox"], real, segmentation if segmentation._bytes else None, odd)
+        columns = Columns(masks)
+        for records in blocks:
+            columns.add(records)
+        return columns.records()
 
     def take(self, places: NDArray[np.integer]) -> "Records":
         """The records at some places, without the odd ones among them."""
@@ -186,10 +179,35 @@ class Records(Sequence[dict[str, Any]]):
             yield {name: value for name, value in zip(columns, values, strict=True) if value is not None}
 
 
-def _blocks(blocks: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    for records in blocks:
+class Columns:
+    """Dicts that come block by block, on their way to `Records`; the arguments are those of `Records.of`."""
+
+    def __init__(self, masks: bool = True) -> None:
+        self._masks, self._count = masks, 0
+        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in (*_WHOLE, "bbox", *_REAL)}
+        self._segmentation = Packed()
+        self._odd: dict[int, Any] = {}
+
+    def add(self, records: Sequence[Any]) -> None:
+        """Put some records behind those that came before."""
         for start in range(0, len(records), _BLOCK):
-            yield records[start : start + _BLOCK]
+            block = records[start : start + _BLOCK]
+            columns, unfit = _columns(block)
+            for name, values in columns.items():
+                self._parts[name].append(values)
+            self._odd |= {self._count + place: block[place] for place in unfit}
+            self._count += len(block)
+            if self._masks or np.isnan(columns["area"]).any():
+                self._segmentation.extend(_shape(record, self._masks) for record in block)
+            else:
+                self._segmentation.extend_by_none(len(block))
+
+    def records(self) -> Records:
+        """All of them; the columns are theirs then, and nothing can be added."""
+        # Column by column, so that no two are there twice at a time.
+        joined = {name: _join(self._parts.pop(name), name) for name in tuple(self._parts)}
+        real = {name: joined[name] for name in _REAL if not np.isnan(joined[name]).all()}
+        return Records(joined, joined["bbox"], real, self._segmentation if self._segmentation.size else None, self._odd)
 
 
 def _join(parts: list[np.ndarray], name: str) -> np.ndarray:

@@ -28,13 +28,17 @@ def confusion_matrix(
     size = len(truth.classes)
     matrix = np.zeros((size + 1, size + 1), np.int64)
     annotations, results = truth.annotations, truth.results(detections, masks=False)
-    results = results.take(np.flatnonzero(results.score >= conf))
-    results = results.take(np.argsort(-results.score, kind="stable"))
-    for image in np.union1d(annotations.image_id, results.image_id).tolist():
-        objects, found = (np.flatnonzero(side.image_id == image) for side in (annotations, results))
+    kept = np.flatnonzero(results.score >= conf)
+    results = results.take(kept[np.lexsort((-results.score[kept], results.image_id[kept]))])  # best first in an image
+    annotations = annotations.take(np.argsort(annotations.image_id, kind="stable"))
+    images = np.union1d(annotations.image_id, results.image_id)
+    starts, ends = (
+        [np.searchsorted(one.image_id, images, edge) for one in (annotations, results)] for edge in ("left", "right")
+    )
+    for objects, found in zip(*(map(slice, *part) for part in zip(starts, ends, strict=True)), strict=True):
         crowd, actual = annotations.iscrowd[objects] > 0, annotations.category_id[objects] - 1
         free = ~crowd
-        overlap = np.zeros((len(found), len(objects)))
+        overlap = np.zeros((len(results.score[found]), len(actual)))
         if overlap.size:
             boxes = [results.bbox[found], annotations.bbox[objects]]
             overlap = np.asarray(rle_functions().iou(*boxes, crowd.astype(int).tolist()))

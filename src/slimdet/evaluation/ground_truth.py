@@ -47,9 +47,7 @@ class GroundTruth:
         given = _records(coco["annotations"], masks)
         for _, _, (_, reason) in id_faults(given)[:1]:
             raise DataError(reason)
-        self.annotations: Sequence[Mapping[str, Any]] = self._checked(
-            given, lambda place: f"annotation {given.id[place]}", masks
-        )
+        self.annotations = self._checked(given, lambda place: f"annotation {given.id[place]}", masks)
 
     def results(self, detections: Sequence[Mapping[str, Any]], masks: bool) -> Records:
         """Checked copies of the detections, as both libraries want them; with `masks`, their area is that of the mask.

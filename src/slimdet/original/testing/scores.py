@@ -48,7 +48,7 @@ def score(coco: Mapping[str, Any], results: Sequence[Result], kind: str) -> Scor
     found.area = found.bbox[:, 2] * found.bbox[:, 3]
     if kind == "keypoints":
         found = [item | {"keypoints": given["keypoints"]} for item, given in zip(found, results, strict=True)]
-        truth.annotations = [
+        truth.annotations = [  # type: ignore[assignment]
             item | _keypoints(given) for item, given in zip(truth.annotations, coco["annotations"], strict=True)
         ]
     most = {"proposal": (100, 300, 1000), "keypoints": (20,)}.get(kind, MOST)
