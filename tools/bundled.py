@@ -151,8 +151,7 @@ def mean(paths: Sequence[Path], dataset: CocoDataset) -> Slimmable:
         }
     )
     batches = calibration_batches(dataset, STATISTICS["images"], STATISTICS["batch"], STATISTICS["seed"])
-    for width in model.widths:
-        collect_statistics(model, width, batches)
+    collect_statistics(model, model.widths, batches)
     return model
 
 

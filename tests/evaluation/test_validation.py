@@ -1,6 +1,7 @@
 """A model measured on a data set: the numbers, and what is not a number."""
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from scenes import make_scenes
 from scenes_detector import tiny_model
 from slimdet.data.coco import CocoDataset
 from slimdet.errors import DataError
+from slimdet.evaluation.inference import detect
 from slimdet.evaluation.matching import evaluate
 from slimdet.evaluation.validation import measure, validate
+from slimdet.images.decoding import read_image
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +44,34 @@ class Answers(nn.Module):
         return [{"boxes": target["boxes"], "labels": labels, "scores": scores, "masks": masks}]
 
 
-def test_every_width_is_measured_in_turn_and_progress_is_told(data: Path) -> None:
+def test_every_width_is_measured_and_progress_is_told(data: Path) -> None:
     dataset = CocoDataset(data / "annotations.json", data / "images")
     told: list[tuple[float, int, int]] = []
     model = tiny_model()
-    widths = []
-    for found in measure(model, dataset, (0.5, 1.0), "cpu", progress=lambda *how_far: told.append(how_far)):
-        widths.append(found.width)
-        assert len(told) == 4 * len(widths)  # the next width has not begun
-        assert found.numbers == evaluate(dataset.coco, found.detections)
+    measured = list(measure(model, dataset, (0.5, 1.0), "cpu", progress=lambda *how_far: told.append(how_far)))
+    assert [found.width for found in measured] == [0.5, 1.0]
+    for found in measured:
+        assert found.numbers == evaluate(dataset.coco, list(found.detections))
         assert list(found.classes["bbox"]) == ["red", "green"]
-    assert told == [(width, done, 4) for width in (0.5, 1.0) for done in (1, 2, 3, 4)]
+        alone = detect(lambda images, width=found.width: model(images, width=width), dataset)
+        assert list(found.detections) == list(alone)
+    assert told == [(width, done, 4) for done in (1, 2, 3, 4) for width in (0.5, 1.0)]
     result = validate(model, dataset, (0.5,), "cpu")
     assert list(result.widths) == list(result.classes) == ["0.5"]
+
+
+def test_an_image_is_decoded_once_for_all_widths(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = CocoDataset(data / "annotations.json", data / "images")
+    decoded = Counter[Path]()
+
+    def counted(path: Path) -> Any:
+        decoded[path] += 1
+        return read_image(path)
+
+    monkeypatch.setattr("slimdet.data.coco.read_image", counted)
+    assert len(list(measure(tiny_model(), dataset, (0.5, 1.0), "cpu"))) == 2
+    assert set(decoded.values()) == {1}
+    assert len(decoded) == 4
 
 
 @pytest.mark.parametrize("classes", [("red", "green"), ("green", "red")])

@@ -33,7 +33,7 @@ def test_moments_of_parts_are_those_of_the_whole() -> None:
 def test_statistics_are_those_of_the_inputs_in_use() -> None:
     model = tiny().eval()
     images, targets = scene_batch()
-    collect_statistics(model, 0.25, [(images, targets)])
+    collect_statistics(model, (0.25,), [(images, targets)])
     twin: nn.Module = model.twin(0.25)
     seen: list[torch.Tensor] = []
     norm = twin.get_submodule("backbone.body.bn1")
@@ -55,7 +55,7 @@ def test_nothing_but_the_statistics_of_that_width_changes(masks: bool) -> None:
             target["masks"] = torch.ones(1, *image.shape[1:], dtype=torch.uint8)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     random = torch.get_rng_state()
-    collect_statistics(model, 0.5, [(images, targets)])
+    collect_statistics(model, (0.5,), [(images, targets)])
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed
     assert all((key.startswith("twins.0_5.") and "running" in key) or "num_batches" in key for key in changed)
@@ -70,7 +70,7 @@ def test_frozen_norms_get_statistics_too() -> None:
     model = slim(detector, (0.5, 1.0)).eval()
     frozen = model.twin(0.5).get_submodule("backbone.body.layer1.0.bn1")
     before = frozen.running_mean.clone()  # pyright: ignore
-    collect_statistics(model, 0.5, [scene_batch()])
+    collect_statistics(model, (0.5,), [scene_batch()])
     assert not torch.equal(frozen.running_mean, before)  # pyright: ignore
 
 
@@ -78,4 +78,4 @@ def test_broken_weights_are_told() -> None:
     model = tiny().eval()
     nn.init.constant_(model.get_parameter("backbone.body.layer1.0.conv1.weight"), float("inf"))
     with pytest.raises((DataError, AssertionError)):
-        collect_statistics(model, 0.25, [scene_batch()])
+        collect_statistics(model, (0.25,), [scene_batch()])

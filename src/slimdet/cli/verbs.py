@@ -116,7 +116,8 @@ def train(
     Example:
         slimdet train --data data.yaml --model mask_rcnn --backbone mobilenet_v2 --neck light --weights mobilenet.pth
     """
-    fields: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("out", "resume", "given")}
+    fields: dict[str, Any] = {k: value for k, value in locals().items() if k not in ("out", "resume", "given")}
+    fields["data"] = str(data or "")
     from slimdet.cli.live import training_view
     from slimdet.report.training import RunPictures
     from slimdet.training import distributed, runs
@@ -129,7 +130,7 @@ def train(
         if resume:
             result = runs.resume(resume, callbacks=callbacks, **{name: fields[name] for name in fields.keys() & given})
         else:
-            result = runs.train(out=out, callbacks=callbacks, **fields | {"data": str(data or "")})
+            result = runs.train(out=out, callbacks=callbacks, **fields)
     return Outcome(result, views.training(result)) if distributed.find_place().main else NOTHING
 
 

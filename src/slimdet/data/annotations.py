@@ -22,8 +22,8 @@ LISTS = {"images": "image", "annotations": "annotation", "categories": "category
 HARMLESS = frozenset(
     {"zero-area box", "box outside image", "annotation id 0", "category id 0", "duplicate category name"}
 )
-_TOLERANCE = 0.5  # pixels that a box may reach over the edge: annotation tools round
-_LARGEST = 1e12  # keeps products of coordinates finite: an IoU of infinity by infinity would count as a match
+TOLERANCE = 0.5  # pixels that a box may reach over the edge: annotation tools round
+LARGEST = 1e12  # keeps products of coordinates finite: an IoU of infinity by infinity would count as a match
 
 
 @dataclass
@@ -79,7 +79,7 @@ Reason = tuple[str, str]  # kind of fault, what is wrong
 
 def is_number(value: Any) -> bool:
     """Whether it is a number (numpy's too) that can be reckoned with: not NaN, not infinite, not beyond 1e12."""
-    return isinstance(value, Real) and abs(float(value)) <= _LARGEST
+    return isinstance(value, Real) and abs(float(value)) <= LARGEST
 
 
 def by_id(coco: Mapping[str, Any], name: str) -> tuple[dict[int, Any], list[tuple[Any, Reason]]]:
@@ -88,8 +88,8 @@ def by_id(coco: Mapping[str, Any], name: str) -> tuple[dict[int, Any], list[tupl
     faults: list[tuple[Any, Reason]] = []
     for place, record in enumerate(coco[name]):
         number = record.get("id") if isinstance(record, Mapping) else None
-        if not isinstance(number, Integral):
-            reason = f"entry {place} of {name!r} has the id {number!r}, which is not a whole number"
+        if not isinstance(number, Integral) or abs(int(number)) >= 2**63:
+            reason = f"entry {place} of {name!r} has the id {number!r}, which is not a whole number of 64 bits"
             faults.append((number, (f"malformed {LISTS[name]}", reason)))
         elif number in known:
             reason = f"entry {place} of {name!r} repeats the id {number}; ids must be unique"
@@ -121,7 +121,7 @@ def annotation_faults(
         if record.get(name) is not None and not is_number(record[name]):
             yield "malformed annotation", f"{name!r} is {record[name]!r}, not a finite number"
     shape = record.get("segmentation")
-    if masks and shape and width and (reason := _segmentation_fault(shape, width, height)):
+    if masks and shape and width and (reason := segmentation_fault(shape, width, height)):
         yield "bad segmentation", reason
 
 
@@ -147,11 +147,11 @@ def _box_faults(box: Any, width: int, height: int) -> Iterator[Reason]:
         yield "negative box", f"{stated} has a negative width or height"
     elif w == 0 or h == 0:
         yield "zero-area box", f"{stated} has no width or no height"
-    elif width and (min(x, y) < -_TOLERANCE or x + w > width + _TOLERANCE or y + h > height + _TOLERANCE):
+    elif width and (min(x, y) < -TOLERANCE or x + w > width + TOLERANCE or y + h > height + TOLERANCE):
         yield "box outside image", f"{stated} reaches outside the image of {width}x{height}"
 
 
-def _segmentation_fault(shape: Any, width: int, height: int) -> str:
+def segmentation_fault(shape: Any, width: int, height: int) -> str:
     """Why polygons or a run-length encoding (RLE) cannot be made into a mask; empty if they can.
 
     Asked before pycocotools sees them: it crashes, or writes outside its memory, on some of these.
@@ -174,7 +174,7 @@ def _segmentation_fault(shape: Any, width: int, height: int) -> str:
     if isinstance(counts, str | bytes):
         runs = decode_runs(counts)
     else:
-        whole = isinstance(counts, list) and all(isinstance(run, int) and abs(run) <= _LARGEST for run in counts)
+        whole = isinstance(counts, list) and all(isinstance(run, int) and abs(run) <= LARGEST for run in counts)
         runs = np.array(counts, np.int64) if whole else None
     if runs is None or (runs < 0).any():
         return "the 'counts' of an RLE are not run lengths"

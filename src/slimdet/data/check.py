@@ -3,13 +3,14 @@
 The rules of a record are those of `slimdet.data.annotations`; what only the images can tell is added here.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimdet.data.annotations import LISTS, annotation_faults, by_id, sides
+from slimdet.data.annotations import by_id, sides
+from slimdet.data.reading import read_lists
+from slimdet.data.records import NO_ID, Records, id_faults, record_faults
 from slimdet.errors import DataError, ImageError
 from slimdet.images.decoding import read_image
 
@@ -36,7 +37,7 @@ def check(annotations: str | Path, images: str | Path) -> list[Fault]:
         images: the folder that the file names in it start from.
     """
     try:
-        coco = load_coco(annotations)
+        coco = load(annotations)
     except DataError as error:
         return [Fault("unreadable annotations", str(annotations), None, str(error).removeprefix(f"{annotations}: "))]
     return [*file_faults(coco, str(annotations)), *image_faults(coco, images)]
@@ -54,37 +55,51 @@ def image_faults(coco: Mapping[str, Any], images: str | Path) -> Iterator[Fault]
             yield from _image_faults(record, Path(images) / record["file_name"])
 
 
-def load_coco(annotations: str | Path) -> dict[str, Any]:
-    """Parse a COCO instances JSON, as far as making sure that it is one.
+def load(annotations: str | Path, masks: bool = True) -> dict[str, Any]:
+    """A COCO instances JSON to check: images and categories as lists of dicts, annotations as `Records`.
+
+    Of images, nothing but id, file_name, width and height is kept; without `masks`, no segmentation that is not needed.
 
     Raises:
-        DataError: no such file, not JSON, or without one of the lists images, annotations and categories.
+        DataError: as `slimdet.data.reading.read_lists`.
     """
-    try:
-        coco = json.loads(Path(annotations).read_bytes())
-    except OSError as error:
-        raise DataError(f"{annotations}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{annotations}: is not JSON: {error}") from None
-    if not isinstance(coco, dict):
-        hint = "; it may be a list of detections" if isinstance(coco, list) else ""
-        raise DataError(f"{annotations}: is not COCO instances JSON: a {type(coco).__name__}, not an object{hint}")
-    missing = [name for name in LISTS if not isinstance(coco.get(name), list)]
-    if missing:
-        raise DataError(
-            f"{annotations}: is not COCO instances JSON: no list {' and no list '.join(map(repr, missing))}"
-        )
-    return coco
+    coco: dict[str, Any] = {"images": [], "categories": []}
+
+    def blocks() -> Iterator[list[Any]]:
+        for name, records in read_lists(annotations):
+            if name == "annotations":
+                yield records
+            else:
+                coco[name] += map(_slim, records)
+
+    return coco | {"annotations": Records.of(blocks(), masks)}
+
+
+def _slim(record: Any) -> Any:
+    """An image or category without what nobody reads."""
+    if not isinstance(record, dict):
+        return record
+    return {name: record[name] for name in ("id", "file_name", "width", "height", "name") if name in record}
 
 
 def file_faults(coco: Mapping[str, Any], file: str, masks: bool = True) -> Iterator[Fault]:
-    """Yield the faults of the annotation file itself; without `masks`, segmentations are not looked at."""
+    """Yield the faults of the annotation file itself.
+
+    Args:
+        coco: as `load` gives it, or with a list of annotations.
+        file: its name.
+        masks: look at the segmentations too.
+    """
+    given = coco["annotations"]
+    annotations = given if isinstance(given, Records) else Records.of([given], masks)
     known: dict[str, dict[int, Any]] = {}
-    for name in LISTS:
+    for name in ("images", "categories"):
         known[name], faults = by_id(coco, name)
         for number, (kind, reason) in faults:
             yield Fault(kind, file, number, reason)
-    if 0 in known["annotations"]:
+    for number, _, (kind, reason) in id_faults(annotations):
+        yield Fault(kind, file, number, reason)
+    if (annotations.id == 0).any():
         yield Fault("annotation id 0", file, 0, "0 means 'unmatched' in COCO evaluation; number annotations from 1")
     if 0 in known["categories"]:
         yield Fault("category id 0", file, 0, "0 is the background to many detectors; number categories from 1")
@@ -104,11 +119,9 @@ def file_faults(coco: Mapping[str, Any], file: str, masks: bool = True) -> Itera
         else:
             names.add(name)
     # All records, so that both of two with the same id are looked at.
-    for record in coco["annotations"]:
-        if isinstance(record, Mapping) and isinstance(record.get("id"), int):
-            looked_at = masks or record.get("area") is None  # for the area is then that of the mask
-            for kind, reason in annotation_faults(record, known["images"], known["categories"], looked_at):
-                yield Fault(kind, file, record["id"], reason)
+    for place, (kind, reason) in record_faults(annotations, known["images"], known["categories"], masks):
+        if annotations.id[place] != NO_ID:
+            yield Fault(kind, file, int(annotations.id[place]), reason)
 
 
 def _image_faults(record: dict[str, Any], path: Path) -> Iterator[Fault]:

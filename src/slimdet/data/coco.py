@@ -6,9 +6,7 @@ in ascending order, and 0 is torchvision's background.
 
 import copy
 import logging
-from collections import defaultdict
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as F
 
 from slimdet.data.annotations import HARMLESS, encoded, rle_functions
-from slimdet.data.check import file_faults, load_coco
+from slimdet.data.check import file_faults, load
+from slimdet.data.loader import floats
+from slimdet.data.records import ImageRecords, fill_areas
+from slimdet.data.transforms import ShrinkInto
 from slimdet.errors import DataError
 from slimdet.images.decoding import read_image
 
@@ -28,32 +28,30 @@ log = logging.getLogger(__name__)
 
 
 def read_coco(annotations: str | Path, masks: bool = False) -> dict[str, Any]:
-    """Parse and check a COCO instances JSON; fill in `iscrowd` (0) and `area` (of the mask, else of the box).
+    """Read and check a COCO instances JSON; fill in `iscrowd` (0) and `area` (of the mask, else of the box).
 
     Args:
         annotations: the file.
-        masks: check the segmentations as well.
+        masks: keep and check the segmentations.
+
+    Returns:
+        images (`ImageRecords`), annotations (`Records`) and categories, each to be read like a list of dicts.
 
     Raises:
         DataError: not COCO instances JSON, or with faults other than the `HARMLESS`: the first is named.
     """
-    coco = load_coco(annotations)
+    coco = load(annotations, masks)
     faults = [fault for fault in file_faults(coco, str(annotations), masks) if fault.kind not in HARMLESS]
     if faults:
         more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
         raise DataError(f"{faults[0]}{more}; list them all with 'slimdet check'")
-    sizes = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
-    for item in coco["annotations"]:
-        if item.get("iscrowd") is None:
-            item["iscrowd"] = 0
-        if item.get("area") is None:
-            shape = item.get("segmentation")
-            item["area"] = (
-                float(rle_functions().area(encoded(shape, *sizes[item["image_id"]])))
-                if shape
-                else item["bbox"][2] * item["bbox"][3]
-            )
-    return coco
+    images, records = ImageRecords(coco["images"]), coco["annotations"]
+    records.odd.clear()  # boxes without area are what is left of them, and columns hold those
+    records.iscrowd = (np.nan_to_num(records.iscrowd) != 0).astype(np.float64)
+    fill_areas(records, images.sizes_of(records))
+    if not masks:
+        records.segmentation = None
+    return {"images": images, "annotations": records, "categories": coco["categories"]}
 
 
 class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
@@ -67,7 +65,8 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         classes: K names, in order of category id.
         category_ids: K ids, ascending; label k + 1 stands for category_ids[k].
         image_ids: the ids of the images, in order of the items.
-        coco: the parsed file, with `area` and `iscrowd` filled in; crowds are all in it.
+        shrink: set it to resize images, boxes and masks where they are loaded, after `transforms`.
+        coco: the file as `read_coco` gives it; crowds are all in it.
     """
 
     def __init__(
@@ -98,20 +97,21 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         categories = sorted(self.coco["categories"], key=lambda category: category["id"])
         self.category_ids: tuple[int, ...] = tuple(category["id"] for category in categories)
         self.classes: tuple[str, ...] = tuple(category["name"] for category in categories)
-        self.image_ids: tuple[int, ...] = tuple(image["id"] for image in self.coco["images"])
+        self.image_ids: tuple[int, ...] = tuple(self.coco["images"].ids.tolist())
         self.transforms = transforms
+        self.shrink: ShrinkInto | None = None
         self.masks = masks
-        self._labels = {number: label for label, number in enumerate(self.category_ids, 1)}
-        self._objects = _by_image(self.coco, str(annotations), with_crowds=not train)
-        if masks:
-            for item in chain.from_iterable(self._objects.values()):
-                if not item.get("segmentation"):
-                    raise DataError(f"{annotations}: annotation {item['id']} has no segmentation; masks need one each")
+        self._order, self._starts = _by_image(self.coco, str(annotations), with_crowds=not train)
+        shapes = self.coco["annotations"].segmentation
+        for place in self._order.tolist() if masks else ():
+            if shapes is None or not shapes[place]:
+                number = self.coco["annotations"].id[place]
+                raise DataError(f"{annotations}: annotation {number} has no segmentation; masks need one each")
 
     def unaugmented(self) -> "CocoDataset":
         """The same images and targets as they are in the files."""
         plain = copy.copy(self)
-        plain.transforms = None
+        plain.transforms = None  # `shrink` stays
         return plain
 
     def __len__(self) -> int:
@@ -124,6 +124,15 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
             ImageError: the image is missing or broken.
             DataError: its size is not the one in the annotations.
         """
+        image, target = self.as_bytes(index)
+        return floats(image), target
+
+    def as_bytes(self, index: int) -> tuple[Tensor, dict[str, Any]]:
+        """The same with an image of uint8 in 0..255, a quarter of the memory: what travels from data workers.
+
+        Raises:
+            ImageError, DataError: as for an item.
+        """
         record = self.coco["images"][index]
         path = self.folder / record["file_name"]
         pixels = read_image(path)  # [H, W, 3]
@@ -134,47 +143,52 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
                 f"{path}: {width}x{height} pixels, but the annotations say {size[1]}x{size[0]}; see 'slimdet check'"
             )
         image: Any = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))  # [3, H, W]
-        target = self._target(self._objects.get(record["id"], []), size)
-        if self.transforms is not None:
-            image, target = self.transforms(image, target)
-        image = F.to_dtype(image, torch.float32, scale=True).as_subclass(Tensor).contiguous()
+        target = self.target(index)
+        for transform in (self.transforms, self.shrink):
+            if transform is not None:
+                image, target = transform(image, target)
         plain: dict[str, Any] = {name: value.as_subclass(Tensor) for name, value in target.items()}
-        return image, plain | {"image_id": record["id"]}
+        return image.as_subclass(Tensor).contiguous(), plain | {"image_id": record["id"]}
 
-    def _target(self, objects: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, Tensor]:
-        corners = [_corners(item["bbox"], *size) for item in objects]
-        boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4)
+    def target(self, index: int) -> dict[str, Tensor]:
+        """Boxes, labels and perhaps masks of image `index`, as tv_tensors at the image's own size."""
+        places = self._order[self._starts[index] : self._starts[index + 1]]
+        records, (height, width) = self.coco["annotations"], self.coco["images"].sizes[index].tolist()
+        boxes = torch.from_numpy(_corners(records.bbox[places], height, width).astype(np.float32))  # [N, 4]
+        labels = np.searchsorted(self.category_ids, records.category_id[places]) + 1
         target: dict[str, Tensor] = {
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),  # type: ignore[call-arg]
-            "labels": torch.tensor([self._labels[item["category_id"]] for item in objects], dtype=torch.int64),
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-arg]
+            "labels": torch.from_numpy(labels.astype(np.int64)),
         }
         if self.masks:
-            height, width = size
-            bitmaps = [rle_functions().decode(encoded(item["segmentation"], width, height)) for item in objects]
-            stacked = np.stack(bitmaps) if bitmaps else np.zeros((0, *size), np.uint8)
+            shapes = [records.segmentation[place] for place in places.tolist()]
+            bitmaps = [rle_functions().decode(encoded(shape, width, height)) for shape in shapes]
+            stacked = np.stack(bitmaps) if bitmaps else np.zeros((0, height, width), np.uint8)
             target["masks"] = tv_tensors.Mask(torch.from_numpy(stacked))  # [N, H, W]
         return target
 
 
-def _by_image(coco: dict[str, Any], file: str, with_crowds: bool) -> dict[int, list[dict[str, Any]]]:
-    """Each image's objects, without those that have no area inside the image (COCO's own training set has some)."""
-    sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
-    objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    empty = 0
-    for item in coco["annotations"]:
-        if item["iscrowd"] and not with_crowds:
-            continue
-        left, top, right, bottom = _corners(item["bbox"], *sizes[item["image_id"]])
-        if right > left and bottom > top:
-            objects[item["image_id"]].append(item)
-        else:
-            empty += 1
-    if empty:
+def _by_image(coco: dict[str, Any], file: str, with_crowds: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the annotations image by image, and where each image's begin: [n], [images + 1].
+
+    Those that have no area inside the image are left out (COCO's own training set has some).
+    """
+    images, records = coco["images"], coco["annotations"]
+    image = images.places_of(records)
+    wanted = np.ones(len(records), bool) if with_crowds else records.iscrowd == 0
+    heights, widths = images.sizes[image].T
+    corners = _corners(records.bbox, heights, widths)
+    inside = (corners[:, 2:] > corners[:, :2]).all(1)
+    if empty := np.count_nonzero(wanted & ~inside):
         log.warning("%s: %d boxes without area inside their image are left out; see 'slimdet check'", file, empty)
-    return dict(objects)
+    places = np.flatnonzero(wanted & inside)
+    places = places[np.argsort(image[places], kind="stable")]
+    starts = np.searchsorted(image[places], np.arange(len(images) + 1))
+    return places, starts
 
 
-def _corners(box: list[float], height: int, width: int) -> tuple[float, float, float, float]:
-    """COCO's [x, y, width, height] as x1, y1, x2, y2, clipped to the image."""
-    x, y, w, h = box
-    return max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
+def _corners(boxes: np.ndarray, height: Any, width: Any) -> np.ndarray:
+    """COCO's [x, y, width, height] [N, 4] as x1, y1, x2, y2, clipped to the image."""
+    x, y, w, h = boxes.T
+    corners = np.maximum(0, x), np.maximum(0, y), np.minimum(width, x + w), np.minimum(height, y + h)
+    return np.stack(corners, axis=1)

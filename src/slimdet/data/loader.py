@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional as F
 
 from slimdet.errors import ConfigError, DataError, SlimdetError
 from slimdet.messages import first_line
@@ -26,6 +27,8 @@ def loader(
     share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Any]:
     """Make a DataLoader whose batches are (list of images, list of targets); images keep their own sizes.
+
+    Of a data set that can give its images as bytes (`CocoDataset.as_bytes`), they are uint8: see `to_device`.
 
     Order and augmentation are functions of `seed`, the epoch and the item alone: other numbers of workers, or a start
     at a later epoch, give the same batches. Call `.sampler.set_epoch(e)` before each epoch, as with PyTorch's
@@ -73,6 +76,20 @@ def check_shared(batch: int, world: int) -> None:
         lower, higher = batch // world * world, -(-batch // world) * world
         ways = " or ".join(str(number) for number in (lower, higher) if number)
         raise ConfigError(f"--batch {batch} cannot be shared equally by {world} processes; {ways} can")
+
+
+def floats(image: Tensor) -> Tensor:
+    """An image as detectors take it, float32 in 0..1; one of uint8 in 0..255 is scaled, another one stays."""
+    return F.to_dtype(image, torch.float32, scale=True) if image.dtype == torch.uint8 else image
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """Images as float32 and the tensors of targets on a device; images cross over as the loader gave them."""
+    images, targets = batch
+    return (
+        [floats(image.to(device, non_blocking=True)) for image in images],
+        [{name: v.to(device) for name, v in target.items() if isinstance(v, Tensor)} for target in targets],
+    )
 
 
 def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> Batch:
@@ -145,14 +162,14 @@ class _Loader(DataLoader[Any]):
 class _Seeded(Dataset[Any]):
     """A data set asked for (index, seed): torch's generator is set for the item, and put back afterwards."""
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any) -> None:
+        self.item = getattr(dataset, "as_bytes", dataset.__getitem__)
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         index, seed = key
         before = torch.get_rng_state()
         try:
             torch.default_generator.manual_seed(seed)  # not torch.manual_seed: the GPU's generator is none of ours
-            return self.dataset[index]
+            return self.item(index)
         finally:
             torch.set_rng_state(before)

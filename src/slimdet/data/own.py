@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from slimdet.data.transforms import ShrinkInto
 from slimdet.errors import DataError
 from slimdet.images.masks import encode_mask
 
@@ -28,6 +29,7 @@ class OwnDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
     Attributes:
         classes, category_ids: K names, and their labels 1..K.
         transforms: called with (tv_tensors.Image uint8, dict of tv_tensors), or None.
+        shrink: set it to resize images, boxes and masks where they are loaded, after `transforms`.
         masks: whether targets have masks.
     """
 
@@ -36,6 +38,7 @@ class OwnDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         self.dataset, self.classes, self.masks = dataset, tuple(classes), masks
         self.category_ids = tuple(range(1, len(classes) + 1))
         self.transforms: Callable[[Any, Any], tuple[Any, Any]] | None = None
+        self.shrink: ShrinkInto | None = None
 
     def unaugmented(self) -> "OwnDataset":
         """The same images and targets without `transforms`."""
@@ -53,8 +56,9 @@ class OwnDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
             DataError: it is not of the form that the class describes.
         """
         image, target = self._checked(index)
-        if self.transforms is not None:
-            image, target = self.transforms(image, target)
+        for transform in (self.transforms, self.shrink):
+            if transform is not None:
+                image, target = transform(image, target)
         image = F.to_dtype(image, torch.float32, scale=True).as_subclass(Tensor).contiguous()
         return image, {name: value.as_subclass(Tensor) for name, value in target.items()} | {"image_id": index + 1}
 

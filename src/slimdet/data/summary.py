@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from slimdet.data.annotations import sides
-from slimdet.data.check import load_coco
+from slimdet.data.check import load
 
 SMALL, MEDIUM = 32.0, 96.0  # COCO's limits: pixels of the side of a square of the same area
 
@@ -46,7 +46,7 @@ def summary(annotations: str | Path) -> Summary:
     Raises:
         DataError: the file is not COCO instances JSON.
     """
-    return summarize(load_coco(annotations))
+    return summarize(load(annotations))
 
 
 def summarize(coco: Mapping[str, Sequence[Any]], size: tuple[int, int] | None = None) -> Summary:

@@ -3,7 +3,6 @@
 K classes in order of category id.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,26 +27,22 @@ def confusion_matrix(
     truth = GroundTruth(coco, masks=False)
     size = len(truth.classes)
     matrix = np.zeros((size + 1, size + 1), np.int64)
-    objects, found = defaultdict(list), defaultdict(list)
-    for annotation in truth.annotations:
-        objects[annotation["image_id"]].append(annotation)
-    for result in truth.results(detections, masks=False):
-        if result["score"] >= conf:
-            found[result["image_id"]].append(result)
-
-    for image in objects.keys() | found.keys():
-        results = sorted(found[image], key=lambda result: -result["score"])
-        crowd = np.array([annotation["iscrowd"] for annotation in objects[image]], bool)
-        actual = np.array([annotation["category_id"] - 1 for annotation in objects[image]], int)
+    annotations, results = truth.annotations, truth.results(detections, masks=False)
+    kept = np.flatnonzero(results.score >= conf)
+    results = results.take(kept[np.lexsort((-results.score[kept], results.image_id[kept]))])  # best first in an image
+    annotations = annotations.take(np.argsort(annotations.image_id, kind="stable"))
+    images = np.union1d(annotations.image_id, results.image_id)
+    starts, ends = (
+        [np.searchsorted(one.image_id, images, edge) for one in (annotations, results)] for edge in ("left", "right")
+    )
+    for objects, found in zip(*(map(slice, *part) for part in zip(starts, ends, strict=True)), strict=True):
+        crowd, actual = annotations.iscrowd[objects] > 0, annotations.category_id[objects] - 1
         free = ~crowd
-        overlap = np.zeros((len(results), len(actual)))
+        overlap = np.zeros((len(results.score[found]), len(actual)))
         if overlap.size:
-            boxes = [annotation["bbox"] for annotation in objects[image]]
-            overlap = np.asarray(
-                rle_functions().iou([result["bbox"] for result in results], boxes, crowd.astype(int).tolist())
-            )
-        for row, result in zip(overlap, results, strict=True):
-            predicted = result["category_id"] - 1
+            boxes = [results.bbox[found], annotations.bbox[objects]]
+            overlap = np.asarray(rle_functions().iou(*boxes, crowd.astype(int).tolist()))
+        for row, predicted in zip(overlap, (results.category_id[found] - 1).tolist(), strict=True):
             candidates = np.flatnonzero(free & (row >= iou))
             if len(candidates):
                 # Of equal overlaps the object of the detected class is meant.

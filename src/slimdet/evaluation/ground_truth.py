@@ -6,19 +6,13 @@ annotation ids or a mask of another size as AP 0. Here each of these is an error
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from slimdet.data.annotations import (
-    HARMLESS,
-    LISTS,
-    annotation_faults,
-    by_id,
-    encoded,
-    is_number,
-    rle_functions,
-    sides,
-)
+import numpy as np
+
+from slimdet.data.annotations import HARMLESS, LISTS, by_id, encoded, sides
+from slimdet.data.records import Packed, Records, fill_areas, id_faults, places_of, record_faults
 from slimdet.errors import DataError
 
 
@@ -36,9 +30,9 @@ class GroundTruth:
             DataError: as `slimdet.evaluation.matching.accumulate`.
         """
         for name in LISTS:
-            if not isinstance(coco.get(name), list):
+            if not isinstance(coco.get(name), Sequence):
                 raise DataError(f"no list {name!r}; a COCO file has the lists images, annotations and categories")
-        self._images, annotations, self._categories = (_known(coco, name) for name in LISTS)
+        self._images, self._categories = _known(coco, "images"), _known(coco, "categories")
         self.image_ids, self.category_ids = _ranks(self._images), _ranks(self._categories)
         names = {number: str(record.get("name", number)) for number, record in self._categories.items()}
         repeated = {name for name, count in Counter(names.values()).items() if count > 1}
@@ -50,50 +44,62 @@ class GroundTruth:
             {"id": self.image_ids[number], "height": image.get("height"), "width": image.get("width")}
             for number, image in self._images.items()
         ]
-        self.annotations = [
-            self._annotation(rank, f"annotation {number}", record, masks)
-            for rank, (number, record) in enumerate(annotations.items(), 1)
-        ]
+        given = _records(coco["annotations"], masks)
+        for _, _, (_, reason) in id_faults(given)[:1]:
+            raise DataError(reason)
+        self.annotations = self._checked(given, lambda place: f"annotation {given.id[place]}", masks)
 
-    def _annotation(self, rank: int, where: str, given: Mapping[str, Any], masks: bool) -> dict[str, Any]:
-        masks = masks or (given.get("area") is None and bool(given.get("segmentation")))
-        checked = self._checked(given, where, masks) | {"id": rank, "iscrowd": int(bool(given.get("iscrowd")))}
-        area = given.get("area")
-        return checked | {"area": _area(checked) if area is None else float(area)}
-
-    def results(self, detections: Sequence[Mapping[str, Any]], masks: bool) -> list[dict[str, Any]]:
+    def results(self, detections: Sequence[Mapping[str, Any]], masks: bool) -> Records:
         """Checked copies of the detections, as both libraries want them; with `masks`, their area is that of the mask.
 
         Raises:
             DataError: as `slimdet.evaluation.matching.accumulate`.
         """
-        results = []
-        for rank, given in enumerate(detections, 1):
-            where = f"detection in image {given.get('image_id')}"
-            checked = self._checked(given, where, masks)
-            if not is_number(given.get("score")):
-                raise DataError(f"{where}: 'score' is {given.get('score')!r}, not a finite number")
-            results.append(checked | {"id": rank, "iscrowd": 0, "score": float(given["score"]), "area": _area(checked)})
-        return results
+        given = _records(detections, masks)
 
-    def _checked(self, given: Mapping[str, Any], where: str, masks: bool) -> dict[str, Any]:
-        """Ids, box and, with `masks`, the mask as compressed RLE (other sizes would silently never overlap)."""
-        for kind, reason in annotation_faults(given, self._images, self._categories, masks):
-            if kind not in HARMLESS:
-                raise DataError(f"{where}: {reason}")
-        checked: dict[str, Any] = {
-            "image_id": self.image_ids[given["image_id"]],
-            "category_id": self.category_ids[given["category_id"]],
-            "bbox": [float(value) for value in given["bbox"]],
-        }
-        if masks:
-            size = sides(self._images[given["image_id"]])
-            if not given.get("segmentation"):
-                raise DataError(f"{where}: no mask to evaluate; its segmentation is {given.get('segmentation')!r}")
-            if size is None:
-                raise DataError(f"{where}: its image has no width and height, which masks need")
-            checked["segmentation"] = encoded(given["segmentation"], *size)
+        def where(place: int) -> str:
+            return f"detection in image {given[place].get('image_id')}"
+
+        checked = self._checked(given, where, masks, own_areas=False)
+        for place in np.flatnonzero(np.isnan(given.score))[:1].tolist():
+            raise DataError(f"{where(place)}: 'score' is {given[place].get('score')!r}, not a finite number")
         return checked
+
+    def _checked(self, given: Records, where: Callable[[int], str], masks: bool, own_areas: bool = True) -> Records:
+        """Ranks, boxes, areas and, with `masks`, masks as compressed RLE (other sizes would silently never overlap)."""
+        for place, (kind, reason) in record_faults(given, self._images, self._categories, masks):
+            if kind not in HARMLESS:
+                raise DataError(f"{where(place)}: {reason}")
+        image, _ = places_of(given.image_id, np.array(list(self.image_ids), np.int64))
+        category, _ = places_of(given.category_id, np.array(list(self.category_ids), np.int64))
+        sizes = [sides(self._images[number]) or (0, 0) for number in self.image_ids]
+        size = np.array(sizes, np.int64).reshape(-1, 2)[image]  # [N, 2] width, height
+        area = given.area if own_areas else np.full(len(given), np.nan)
+        whole = {"id": np.arange(1, len(given) + 1), "image_id": image + 1, "category_id": category + 1}
+        real = {"area": area, "iscrowd": (np.nan_to_num(given.iscrowd) != 0).astype(np.float64), "score": given.score}
+        if not own_areas:
+            real["iscrowd"] = np.zeros(len(given))
+        shapes = given.segmentation if masks or own_areas else None
+        if masks:
+            shapes = Packed(self._mask(given, place, where, *size[place].tolist()) for place in range(len(given)))
+        checked = Records(whole, given.bbox, real, shapes)
+        fill_areas(checked, size[:, ::-1])
+        if not masks:
+            checked.segmentation = None
+        return checked
+
+    @staticmethod
+    def _mask(given: Records, place: int, where: Callable[[int], str], width: int, height: int) -> Any:
+        shape = None if given.segmentation is None else given.segmentation[place]
+        if not shape:
+            raise DataError(f"{where(place)}: no mask to evaluate; its segmentation is {shape!r}")
+        if not width:
+            raise DataError(f"{where(place)}: its image has no width and height, which masks need")
+        return encoded(shape, width, height)
+
+
+def _records(given: Sequence[Mapping[str, Any]], masks: bool) -> Records:
+    return given if isinstance(given, Records) else Records.of([given], masks)
 
 
 def _known(coco: Mapping[str, Any], name: str) -> dict[int, Any]:
@@ -106,9 +112,3 @@ def _known(coco: Mapping[str, Any], name: str) -> dict[int, Any]:
 def _ranks(ids: Mapping[int, Any]) -> dict[int, int]:
     """Each id's place, from 1, in ascending order."""
     return {number: rank for rank, number in enumerate(sorted(ids), 1)}
-
-
-def _area(item: Mapping[str, Any]) -> float:
-    if "segmentation" in item:
-        return float(rle_functions().area(item["segmentation"]))
-    return item["bbox"][2] * item["bbox"][3]

@@ -9,11 +9,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from slimdet.data.loader import loader
+from slimdet.data.loader import floats, loader
+from slimdet.data.records import Columns, Records
 from slimdet.errors import DataError
 from slimdet.messages import listed
 from slimdet.models.kinds import without_background
 from slimdet.runtime.result import coco_results
+
+ModelCall = Callable[[list[Tensor]], list[dict[str, Tensor]]]
 
 
 class DetectionData(Protocol):
@@ -46,14 +49,14 @@ def to_coco(result: Mapping[str, Tensor], image_id: int, category_ids: Sequence[
 
 
 def detect(
-    model_call: Callable[[list[Tensor]], list[dict[str, Tensor]]],
+    model_call: ModelCall,
     dataset: DetectionData,
     device: torch.device | str = "cpu",
     batch: int = 1,
     progress: Callable[[int, int], Any] | None = None,
     category_ids: Sequence[int] | None = None,
     workers: int = 0,
-) -> list[dict[str, Any]]:
+) -> Records:
     """Run a detector over a data set; the detections of all images as COCO results, in the data set's order.
 
     Args:
@@ -69,21 +72,45 @@ def detect(
     Raises:
         DataError: as `to_coco`.
     """
+    told = None if progress is None else lambda _, done, total: progress(done, total)
+    return detect_each({1.0: model_call}, dataset, device, batch, told, category_ids, workers)[1.0]
+
+
+def detect_each(
+    model_calls: Mapping[float, ModelCall],
+    dataset: DetectionData,
+    device: torch.device | str = "cpu",
+    batch: int = 1,
+    progress: Callable[[float, int, int], Any] | None = None,
+    category_ids: Sequence[int] | None = None,
+    workers: int = 0,
+) -> dict[float, Records]:
+    """Run several detectors, such as the widths of one, over a data set: each image is read once for all of them.
+
+    The arguments are those of `detect`; `progress` is told the detector's key first.
+
+    Returns:
+        The detections of each; see `slimdet.data.records`: they are read like a list of dicts.
+
+    Raises:
+        DataError: as `to_coco`.
+    """
     category_ids = dataset.category_ids if category_ids is None else category_ids
-    found: list[dict[str, Any]] = []
-    if not len(dataset):
-        return found
+    found = {key: Columns() for key in model_calls}
     done = 0
-    for images, targets in loader(dataset, batch, workers=workers):  # pyright: ignore[reportArgumentType]
-        # Not inference mode: tensors a detector caches in it could not be used in training afterwards.
-        with torch.no_grad():
-            outputs = model_call([image.to(device) for image in images])
-        for target, output in zip(targets, outputs, strict=True):
-            found += to_coco(without_background(output), int(target["image_id"]), category_ids)
+    batches: Any = loader(dataset, batch, workers=workers) if len(dataset) else ()  # pyright: ignore[reportArgumentType]
+    for images, targets in batches:
+        images = [floats(image.to(device)) for image in images]
         done += len(images)
-        if progress:
-            progress(done, len(dataset))
-    return found
+        for key, model_call in model_calls.items():
+            # Not inference mode: tensors a detector caches in it could not be used in training afterwards.
+            with torch.no_grad():
+                outputs = model_call(images)
+            for target, output in zip(targets, outputs, strict=True):
+                found[key].add(to_coco(without_background(output), int(target["image_id"]), category_ids))
+            if progress:
+                progress(key, done, len(dataset))
+    return {key: columns.records() for key, columns in found.items()}
 
 
 def check_classes(model_classes: Sequence[str], dataset: DetectionData) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from slimdet.data.records import Records
 from slimdet.errors import ConfigError
 from slimdet.evaluation.ground_truth import GroundTruth
 
@@ -141,7 +142,7 @@ def match(
     by_class: bool = True,
     backend: str = "auto",
 ) -> dict[str, np.ndarray]:
-    """Run an evaluation library on what was checked.
+    """Run an evaluation library on what was checked: class by class, as it takes dicts, over ten kilobytes a detection.
 
     Args:
         truth: its annotations and, as all of them are matched, its images and classes.
@@ -152,31 +153,60 @@ def match(
         backend: as `accumulate` takes it.
 
     Returns:
-        The library's arrays, among them `precision` [T, R, K, A, M] and `recall` [T, K, A, M], where K is 1 unless
-        `by_class`.
+        `precision` [T, R, K, A, M] and `recall` [T, K, A, M], where K is 1 unless `by_class`.
 
     Raises:
         ConfigError: as `accumulate`.
     """
-    if _choose(backend) == "pycocotools":
-        coco_class = import_module("pycocotools.coco").COCO
-        evaluator_class = import_module("pycocotools.cocoeval").COCOeval
-    else:
-        coco_class = import_module("faster_coco_eval").COCO
-        evaluator_class = import_module("faster_coco_eval").COCOeval_faster
+    library = _library(_choose(backend))
+    settings = (iou_type, most, by_class)
+    annotations = truth.annotations
+    classes = list(truth.category_ids.values())
+    if not (by_class and classes and isinstance(annotations, Records) and isinstance(results, Records)):
+        return _run(library, truth.images, (annotations, results), classes, settings)
+    parts = []
+    images = {image["id"]: image for image in truth.images}
+    for number in classes:
+        both = tuple(side.take(np.flatnonzero(side.category_id == number)) for side in (annotations, results))
+        # Those with neither an object nor a detection count for nothing; the libraries want one at least.
+        seen = np.unique(np.concatenate([side.image_id for side in both])).tolist() or list(images)[:1]
+        parts.append(_run(library, [images[one] for one in seen], both, [number], settings))
+    return {
+        "precision": np.concatenate([part["precision"] for part in parts], axis=2),
+        "recall": np.concatenate([part["recall"] for part in parts], axis=1),
+    }
+
+
+def _library(backend: str) -> tuple[Any, Any]:
+    """The classes of the data and of the evaluator."""
+    if backend == "pycocotools":
+        return import_module("pycocotools.coco").COCO, import_module("pycocotools.cocoeval").COCOeval
+    return import_module("faster_coco_eval").COCO, import_module("faster_coco_eval").COCOeval_faster
+
+
+def _run(
+    library: tuple[Any, Any],
+    images: Sequence[Mapping[str, Any]],
+    sides: Sequence[Sequence[Mapping[str, Any]]],
+    classes: Sequence[int],
+    settings: tuple[str, Sequence[int], bool],
+) -> dict[str, np.ndarray]:
+    """The arrays for truth and results (`sides`) of these images and classes."""
+    coco_class, evaluator_class = library
+    iou_type, most, by_class = settings
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints; stdout belongs to the caller's JSON
-        sides = []
-        for annotations in (truth.annotations, results):
+        datasets = []
+        for annotations in sides:
             side = coco_class()
             # Not by `loadRes`, which cannot take an empty list and chooses a mask's area range by its box.
             side.dataset = {
-                "images": truth.images,
+                "images": images,
                 "annotations": [dict(annotation) for annotation in annotations],
-                "categories": [{"id": number} for number in truth.category_ids.values()],
+                "categories": [{"id": number} for number in classes],
             }
             side.createIndex()
-            sides.append(side)
-        evaluator = evaluator_class(*sides, iouType=iou_type)
+            datasets.append(side)
+        evaluator = evaluator_class(*datasets, iouType=iou_type)
         evaluator.params.maxDets, evaluator.params.useCats = list(most), int(by_class)
         evaluator.evaluate()
         evaluator.accumulate()

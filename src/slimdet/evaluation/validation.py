@@ -1,6 +1,6 @@
 """A model measured on a COCO data set, width by width."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.devices import choose_device
-from slimdet.evaluation.inference import check_classes, detect
+from slimdet.evaluation.inference import check_classes, detect_each
 from slimdet.evaluation.matching import Evaluation, accumulate
 
 Progress = Callable[[float, int, int], Any]  # is told the width, images done, images in all
@@ -20,7 +20,7 @@ class Measured:
     """One width on a data set: its detections as COCO results, and their evaluation by kind ("bbox", "segm")."""
 
     width: float
-    detections: list[dict[str, Any]]
+    detections: Sequence[Mapping[str, Any]]
     evaluations: dict[str, Evaluation]
 
     @property
@@ -66,7 +66,7 @@ def measure(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[Measured]:
-    """Yield what each of `widths` detects and how good it is.
+    """Yield what each of `widths` detects and how good it is; each image is decoded once, for all widths.
 
     Args:
         model: is moved to the device and set to eval mode.
@@ -75,7 +75,7 @@ def measure(
         device: as `slimdet.devices.choose_device` takes it.
         classes: [K], names of the model's labels 1..K; the default is the data set's own.
         workers: processes that read images.
-        progress: called after each batch with the width, the images done and their number.
+        progress: called after each batch and width with the width, the images done and their number.
 
     Raises:
         DataError: the data set's classes are not the model's, or its annotations are broken.
@@ -83,14 +83,9 @@ def measure(
     place = choose_device(device)
     model.to(place).eval()
     ids = check_classes(dataset.classes if classes is None else classes, dataset)
+    calls = {width: partial(model, width=width) for width in widths}
+    found = detect_each(calls, dataset, place, progress=progress, category_ids=ids, workers=workers)
+    kinds = ("bbox", "segm") if dataset.masks else ("bbox",)
     for width in widths:
-        detections = detect(
-            lambda images, width=width: model(images, width=width),
-            dataset,
-            place,
-            progress=progress and partial(progress, width),
-            category_ids=ids,
-            workers=workers,
-        )
-        kinds = ("bbox", "segm") if dataset.masks else ("bbox",)
+        detections = found.pop(width)
         yield Measured(width, detections, accumulate(dataset.coco, detections, kinds))

@@ -69,7 +69,10 @@ def val(
 
 def _write(found: Measured, dataset: CocoDataset, run: Path) -> None:
     """A width's detections and its pictures."""
-    _write_json(run / f"detections-{found.width}.json", found.detections)
+    with atomic_write(run / f"detections-{found.width}.json") as temporary, temporary.open("w") as file:
+        for place, detection in enumerate(found.detections):  # one by one: there may be a million
+            file.write(("," if place else "[") + "\n" + json.dumps(detection, allow_nan=False))
+        file.write("]\n" if found.detections else "[]\n")
     matrix = confusion_matrix(dataset.coco, found.detections)
     plots.plot_confusion_matrix(matrix, dataset.classes, run / f"confusion-{found.width}.png", f"width {found.width}")
     for kind, evaluation in found.evaluations.items():

@@ -10,6 +10,7 @@ from slimdet.bundle import card, manifest, store
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
+from slimdet.data.transforms import ShrinkInto
 from slimdet.devices import choose_device
 from slimdet.errors import BundleError, DataError
 from slimdet.evaluation.inference import check_classes
@@ -67,11 +68,13 @@ def calibrate(
     slimmable, said = store.load(model), card.read(model)
     _add_width(slimmable, model, value, settings)
     train, val = _data(slimmable, Path(data), said.classes)
+    sides: Any = getattr(slimmable.twin(value), "transform", None)
+    if sides is not None and not getattr(sides, "fixed_size", None):
+        train.shrink = ShrinkInto(sides.min_size[-1], sides.max_size)
     place = choose_device(settings.device)
     slimmable.to(place)
     batches = calibration_batches(train, settings.images, settings.batch, settings.seed, place)
-    collect_statistics(slimmable, value, batches)
-    used = sum(len(some) for some, _ in batches)
+    used = collect_statistics(slimmable, (value,), batches)
     metrics: dict[str, Any] = {}
     if val is not None:
         metrics = validate(slimmable, val, (value,), settings.device, said.classes).widths[str(value)]

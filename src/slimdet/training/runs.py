@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torchvision.transforms import v2
 
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.check import image_faults
@@ -193,7 +192,7 @@ def _prepare(settings: TrainSettings, place: Place, own: Own, start: bool = True
     check_image_sizes(model, *parts)
     sides: Any = model.twin(1.0).transform
     # What the detector would do at each width is done once, where images are loaded.
-    dataset.transforms = v2.Compose([augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)])
+    dataset.transforms, dataset.shrink = augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)
     trainer = Trainer(model, dataset, resolved(settings, model), place=place)
     trainer.val, trainer.fingerprint = val, fingerprint_of(dataset, settings)
     return trainer
@@ -267,7 +266,6 @@ def recalibrate(model: Slimmable, trainer: Trainer) -> dict[str, Any]:
     """
     settings, data = trainer.settings, trainer.dataset.unaugmented()
     batches = calibration_batches(data, settings.statistics_images, settings.batch, settings.seed, trainer.device)
-    for width in model.widths:
-        collect_statistics(model, width, batches, settings.sizes)
-    record = {"images": sum(len(images) for images, _ in batches), "batch": settings.batch, "seed": settings.seed}
+    used = collect_statistics(model, model.widths, batches, settings.sizes)
+    record = {"images": used, "batch": settings.batch, "seed": settings.seed}
     return {str(width): record for width in model.widths}

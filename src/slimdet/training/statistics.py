@@ -11,8 +11,8 @@ Letters: B images, C channels.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -23,12 +23,10 @@ from torch.utils.data import Dataset
 from torchvision.ops import FrozenBatchNorm2d
 
 from slimdet.core.slimmable import Slimmable
-from slimdet.data.loader import loader
+from slimdet.data.loader import Batch, loader, to_device
 from slimdet.errors import DataError
 from slimdet.models.image_size import resize_shorter_side
 from slimdet.widths import parse_width
-
-Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
 
 class _Moments:
@@ -79,36 +77,48 @@ def _collecting(detector: nn.Module) -> Iterator[dict[str, _Moments]]:
 
 
 @torch.no_grad()
-def collect_statistics(model: Slimmable, width: float, batches: Sequence[Batch], sizes: Sequence[int] = ()) -> None:
-    """Replace the statistics of one width's batch norms; no other width and no weight changes.
+def collect_statistics(
+    model: Slimmable, widths: Sequence[float], batches: Iterable[Batch], sizes: Sequence[int] = ()
+) -> int:
+    """Replace the statistics of some widths' batch norms; no other width and no weight changes.
 
     Args:
-        model: the width is one of its own.
-        width: the width.
+        model: the widths are its own.
+        widths: the widths; each batch runs at all of them and is not needed again.
         batches: images and targets as in training, without augmentation; the larger each is, the better.
         sizes: shorter sides that the batches take turns at, where the model is to serve them all; the last one stays
             set. Without them the model's own.
 
+    Returns:
+        The number of images.
+
     Raises:
         DataError: statistics that are not finite.
     """
-    twin: Any = model.twin(width)
+    twins: dict[float, Any] = {width: model.twin(width) for width in widths}
     state = torch.get_rng_state()
-    torch.manual_seed(0)  # the same sampled proposals for the same images
+    used = 0
     try:
-        with _collecting(twin) as moments:
+        with ExitStack() as stack:
+            moments = {width: stack.enter_context(_collecting(twin)) for width, twin in twins.items()}
             for number, (images, targets) in enumerate(batches):
-                if sizes:
-                    resize_shorter_side(twin, sizes[number % len(sizes)])
-                twin(images, targets)
+                for twin in twins.values():
+                    if sizes:
+                        resize_shorter_side(twin, sizes[number % len(sizes)])
+                    torch.manual_seed(number)  # the same sampled proposals for the same images
+                    twin(images, targets)
+                used += len(images)
     finally:
         torch.set_rng_state(state)
         if sizes:
-            resize_shorter_side(twin, sizes[-1])
-    for name, found in moments.items():
-        if found.count > 1:
-            _replace(twin.get_submodule(name), name, found)
-    model.borrowed.discard(parse_width(width))
+            for twin in twins.values():
+                resize_shorter_side(twin, sizes[-1])
+    for width, twin in twins.items():
+        for name, found in moments[width].items():
+            if found.count > 1:
+                _replace(twin.get_submodule(name), name, found)
+        model.borrowed.discard(parse_width(width))
+    return used
 
 
 def _replace(norm: Any, name: str, found: _Moments) -> None:
@@ -125,16 +135,13 @@ def calibration_batches(
     batch: int,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> list[Batch]:
-    """The first `images` of the training images in an order shuffled by `seed`, in batches, on `device`."""
+) -> Iterator[Batch]:
+    """The first `images` of the training images in an order shuffled by `seed`, in batches, on `device`.
+
+    One batch is held at a time.
+    """
     batch = min(batch, images)
     shuffled = loader(dataset, batch=batch, shuffle=True, seed=seed)
     count = min(images, len(cast(Sized, dataset)))
-    chosen = itertools.islice(shuffled, math.ceil(count / batch))
-    return [
-        (
-            [image.to(device) for image in images_],
-            [{k: v.to(device) for k, v in target.items() if isinstance(v, Tensor)} for target in targets],
-        )
-        for images_, targets in chosen
-    ]
+    for chosen in itertools.islice(shuffled, math.ceil(count / batch)):
+        yield to_device(chosen, device)

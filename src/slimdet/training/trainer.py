@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from slimdet.core.slimmable import Slimmable
-from slimdet.data.loader import check_shared, loader
+from slimdet.data.loader import check_shared, loader, to_device
 from slimdet.devices import choose_device
 from slimdet.errors import DataError, WidthError
 from slimdet.models.image_size import resize_shorter_side
@@ -203,11 +203,7 @@ class Trainer:
             for images, targets in data:
                 if self.step >= self.total:
                     return
-                yield (
-                    [image.to(self.device, non_blocking=True) for image in images],
-                    [{k: v.to(self.device) for k, v in t.items() if isinstance(v, Tensor)} for t in targets],
-                    [target["image_id"] for target in targets],
-                )
+                yield *to_device((images, targets), self.device), [target["image_id"] for target in targets]
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all, in rank 0."""

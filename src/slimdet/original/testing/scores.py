@@ -44,18 +44,21 @@ def score(coco: Mapping[str, Any], results: Sequence[Result], kind: str) -> Scor
     if kind == "keypoints":
         results = [_boxed(result) for result in results if "keypoints" in result]
     truth = GroundTruth(coco, masks=kind == "segm")
-    found = truth.results(results, masks=kind == "segm")
-    for item, given in zip(found, results, strict=True):
-        item["area"] = item["bbox"][2] * item["bbox"][3]
-        if kind == "keypoints":
-            item["keypoints"] = given["keypoints"]
+    found: Any = truth.results(results, masks=kind == "segm")
+    found.area = found.bbox[:, 2] * found.bbox[:, 3]
     if kind == "keypoints":
-        for item, given in zip(truth.annotations, coco["annotations"], strict=True):
-            points = given.get("keypoints") or [0] * 51
-            item["keypoints"], item["num_keypoints"] = points, sum(visible > 0 for visible in points[2::3])
+        found = [item | {"keypoints": given["keypoints"]} for item, given in zip(found, results, strict=True)]
+        truth.annotations = [  # type: ignore[assignment]
+            item | _keypoints(given) for item, given in zip(truth.annotations, coco["annotations"], strict=True)
+        ]
     most = {"proposal": (100, 300, 1000), "keypoints": (20,)}.get(kind, MOST)
     arrays = match(truth, found, "bbox" if kind == "proposal" else kind, most, by_class=kind != "proposal")
     return _summary(arrays, most, keypoints=kind == "keypoints")
+
+
+def _keypoints(given: Mapping[str, Any]) -> dict[str, Any]:
+    points = given.get("keypoints") or [0] * 51
+    return {"keypoints": points, "num_keypoints": sum(visible > 0 for visible in points[2::3])}
 
 
 def _boxed(result: Result) -> dict[str, Any]:
