@@ -169,7 +169,7 @@ class Records(Sequence[dict[str, Any]]):
         columns: dict[str, list[Any]] = {name: getattr(self, name)[part].tolist() for name in (*_WHOLE, "bbox")}
         real = {name: getattr(self, name)[part] for name in _REAL}
         for name, values in real.items():
-            columns[name] = np.where(np.isnan(values), None, values).tolist()
+            columns[name] = [None if value != value else value for value in values.tolist()]
         columns["segmentation"] = [
             None if self.segmentation is None else self.segmentation[place] for place in range(len(self))[part]
         ]
@@ -273,17 +273,16 @@ def _one(record: Any) -> tuple[dict[str, np.ndarray], list[int]]:
     plain: dict[str, Any] = {}
     for name in _WHOLE:
         value = given.get(name)
-        whole = isinstance(value, Integral) and abs(int(value)) < 2**63
-        plain[name] = int(value) if whole else None  # type: ignore[arg-type]
+        fits = isinstance(value, Integral) and abs(int(value)) < 2**63
+        plain[name] = int(value) if fits else None  # type: ignore[arg-type]
     for name in _REAL:
         plain[name] = float(given[name]) if is_number(given.get(name)) else None
     box = given.get("bbox")
     right = isinstance(box, list | tuple | np.ndarray) and len(box) == 4 and all(map(is_number, box))
     plain["bbox"] = [float(value) for value in box] if right else None  # type: ignore[union-attr]
-    sound = all(plain[name] is not None or given.get(name) is None for name in (*_WHOLE, *_REAL))
-    sound = (
-        sound and None not in (plain["image_id"], plain["category_id"], plain["bbox"]) and min(plain["bbox"][2:]) > 0
-    )
+    lost = any(plain[name] is None and given.get(name) is not None for name in (*_WHOLE, *_REAL))
+    whole = None not in (plain["image_id"], plain["category_id"])
+    sound = whole and not lost and plain["bbox"] is not None and min(plain["bbox"][2:]) > 0
     columns = {name: np.array([NO_ID if plain[name] is None else plain[name]], np.int64) for name in _WHOLE}
     columns |= {name: np.array([plain[name]], np.float64) for name in _REAL}
     columns["bbox"] = np.array([plain["bbox"] or [0.0] * 4])
@@ -335,7 +334,7 @@ def record_faults(
         if suspect[place]:
             record = records[place]
             if isinstance(record, Mapping):
-                for reason in annotation_faults(record, images, categories, bool(looked_at[place])):
+                for reason in annotation_faults(record, images, categories, masks or record.get("area") is None):
                     yield place, reason
         elif shapes is not None and (shape := shapes[place]):
             width, height = map(int, sizes[image[place]])
@@ -352,8 +351,9 @@ def fill_areas(records: Records, sizes: NDArray[np.integer]) -> None:
     """
     missing = np.isnan(records.area)
     records.area = np.where(missing, records.bbox[:, 2] * records.bbox[:, 3], records.area)
-    for place in np.flatnonzero(missing).tolist() if records.segmentation is not None else ():
-        if shape := records.segmentation[place]:
+    shapes = records.segmentation
+    for place in np.flatnonzero(missing).tolist() if shapes is not None else ():
+        if shapes is not None and (shape := shapes[place]):
             height, width = sizes[place].tolist()
             records.area[place] = float(rle_functions().area(encoded(shape, width, height)))
 
