@@ -129,7 +129,8 @@ def train(
         if resume:
             result = runs.resume(resume, callbacks=callbacks, **{name: fields[name] for name in fields.keys() & given})
         else:
-            result = runs.train(out=out, callbacks=callbacks, **fields | {"data": str(data or "")})
+            fields["data"] = str(data or "")
+            result = runs.train(out=out, callbacks=callbacks, **fields)
     return Outcome(result, views.training(result)) if distributed.find_place().main else NOTHING
 
 
