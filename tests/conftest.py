@@ -37,8 +37,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of fifteen steps; whoever changes it copies it."""
-    settings = small_settings(scenes, epochs=5, lr=0.02, warmup=3, augment="none")
+    """The folder of a finished run of thirty steps; whoever changes it copies it."""
+    settings = small_settings(scenes, epochs=10, lr=0.02, warmup=3, augment="none")
     return train(settings, out=tmp_path_factory.mktemp("runs") / "trained").run
 
 

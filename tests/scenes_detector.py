@@ -27,7 +27,7 @@ def small_settings(data: Path, **changes: Any) -> TrainSettings:
     """Of a training on made-up scenes; an epoch of six pictures is three steps."""
     fixed: dict[str, Any] = {
         "data": str(data),
-        "backbone": "resnet18",
+        "backbone": "mobilenet_v2",
         "neck": "light",
         "head_norm": "batch",
         "weights": "none",

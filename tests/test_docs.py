@@ -81,7 +81,7 @@ def test_the_api_page_has_every_public_name_once() -> None:
     headings = re.findall(r"^### (.*)$", page, re.M)
     assert len(headings) == len(set(headings))
     assert headings[: len(slimdet.__all__)] == [f"slimdet.{name}" for name in slimdet.__all__]
-    for part in ("errors", "core", "images", "data", "models", "bundle", "runtime", "evaluation", "training"):
+    for part in ("core", "images", "data", "models", "bundle", "runtime", "evaluation", "training"):
         assert f"\n## slimdet.{part}\n" in page
     for heading in headings[len(slimdet.__all__) :]:
         module, _, name = heading.rpartition(".")

@@ -55,8 +55,8 @@ def check(output: str) -> None:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines")
-    engine_files.export("bundled", 0.5, out=folder / "onnx")
-    engine_files.export("bundled", 0.5, "openvino", out=folder / "openvino")
+    engine_files.export("bundled", width=0.5, out=folder / "onnx")
+    engine_files.export("bundled", width=0.5, format="openvino", out=folder / "openvino")
     return folder
 
 
@@ -73,7 +73,7 @@ def test_openvino(exported: Path, tmp_path: Path, file: str) -> None:
 
 def test_masks_are_pasted_as_torchvision_does(tmp_path: Path) -> None:
     folder = store.save(tiny_model(masks=True), tmp_path / "model", Card(("cat", "dog")))
-    engine_files.export(str(folder), 1.0)
+    engine_files.export(folder, width=1.0)
     output = run("detect_onnxruntime.py", folder / "width-1.0.onnx", PHOTOGRAPH, "0", folder=tmp_path)
     sizes = [int(size) for size in re.findall(r"its mask: (\d+) pixels", output)]
     with torch.no_grad():

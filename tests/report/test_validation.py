@@ -142,6 +142,5 @@ def test_in_python(bundle: str, data: Path) -> None:
     result = slimdet.val(bundle, data / "data.yaml", width=0.5, out="here")
     assert result.run == Path("here")
     assert result.widths == json.loads(Path("here/metrics.json").read_text())["widths"]
-    assert slimdet.val(bundle, data / "annotations.json", images=data / "images", width=0.5).widths == result.widths
     with pytest.raises(slimdet.ConfigError, match=r"ValSettings: 'widths' is not one of .*; did you mean width\?"):
         slimdet.val(bundle, data / "data.yaml", widths=0.5)

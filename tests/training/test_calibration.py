@@ -63,13 +63,13 @@ def test_calibrate_takes_a_plan_and_another_folder(
     ranged: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = tmp_path / "plan.json"
-    plan.write_text('{"backbone.body.layer4": 0.5, "roi_heads": 0.25}')
+    plan.write_text('{"backbone.fpn": 0.5, "roi_heads": 0.25}')
     out = tmp_path / "planned"
     arguments = ["--model", str(ranged), "--data", str(scenes), "--width", "0.75", "--plan", str(plan)]
     assert main(["calibrate", *arguments, "--images", "4", "--out", str(out)]) == 0
     assert 0.75 not in slimdet.load(ranged).widths
     model = slimdet.load(out)
-    assert model.plans == {0.75: {"backbone.body.layer4": 0.5, "roi_heads": 0.25}}
+    assert model.plans == {0.75: {"backbone.fpn": 0.5, "roi_heads": 0.25}}
     assert model.extract(0.75).get_submodule("roi_heads.box_head.fc7").out_features == 128
     assert main(["calibrate", *arguments, "--out", str(out)]) == 2
     assert "not empty" in capsys.readouterr().err
@@ -91,7 +91,7 @@ def test_widths_below_the_trained_ones_are_warned_about(
     caplog: pytest.LogCaptureFixture
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    Path("plan.json").write_text('{"backbone.body.layer4": 0.125}')
+    Path("plan.json").write_text('{"backbone.fpn": 0.125}')
     arguments = ["calibrate", "--model", str(ranged), "--data", str(scenes), "--images", "2", "--out", "model"]
     assert main([*arguments, *flags]) == 0
     assert "has no width under 0.25: 0.125 is poor without training" in caplog.text

@@ -27,9 +27,9 @@ def test_fine_tuning_on_other_classes_keeps_what_fits(
     assert "dropped 4: roi_heads.box_predictor.bbox_pred.bias" in caplog.text
     before, after = slimdet.load(trained / "model"), slimdet.load(tmp_path / "second" / "model")
     assert card.read(tmp_path / "second" / "model").classes == ("red",)
-    key = "backbone.body.layer1.0.conv1.weight"
+    key = "backbone.body.1.conv.0.0.weight"
     torch.testing.assert_close(before.state_dict()[key], after.state_dict()[key])
-    narrow = "twins.0_5.backbone.body.bn1.weight"
+    narrow = "twins.0_5.backbone.body.0.1.weight"
     torch.testing.assert_close(before.state_dict()[narrow], after.state_dict()[narrow])
     assert after.state_dict()["roi_heads.box_predictor.cls_score.weight"].shape[0] == 2
 
@@ -37,7 +37,7 @@ def test_fine_tuning_on_other_classes_keeps_what_fits(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "mobilenet_v2"}, "--backbone mobilenet_v2: .*, with backbone resnet18"),
+        ({"backbone": "resnet18"}, "--backbone resnet18: .*, with backbone mobilenet_v2"),
         ({"head_norm": "group"}, "--head-norm group: .*, with head_norm batch"),
         ({"freeze_backbone_norm": True}, "--freeze-backbone-norm: .*, with freeze_backbone_norm False"),
         ({"model": "mask_rcnn"}, "is a faster_rcnn, not a mask_rcnn; say --model faster_rcnn"),

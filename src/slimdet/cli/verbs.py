@@ -52,7 +52,7 @@ def demo(
     """
     from slimdet.cli.demo import demo
 
-    result = demo(EngineSettings(device, threads, engine=engine), out)
+    result = demo(EngineSettings(engine, device, threads), out)
     return Outcome(result, views.demo(result))
 
 
@@ -199,7 +199,7 @@ def predict(
     """
     from slimdet.runtime.prediction import predict
 
-    found = predict(sources, model, PredictSettings(device, threads, imgsz, engine, width, conf, batch), out)
+    found = predict(sources, model, PredictSettings(engine, device, threads, imgsz, width, conf, batch), out)
     document = {"run": found.run, **found.coco, "broken": found.broken}
     return Outcome(document, views.predictions(found), views.unread(found))
 
@@ -220,7 +220,7 @@ def profile(
     """
     from slimdet.report.costs import costs
 
-    found = costs(model, ProfileSettings(device, threads, imgsz, engine, repeats))
+    found = costs(model, ProfileSettings(engine, device, threads, imgsz, repeats))
     return Outcome(found, views.costs(found))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from slimdet.bundle import manifest
 from slimdet.errors import ConfigError
 from slimdet.runtime import preprocessing
-from slimdet.runtime.engine import CONF, Engine, EngineOptions, EngineSettings, Found, Session, choose, make
+from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Session, choose, make
 from slimdet.runtime.footprint import footprint
 from slimdet.runtime.preprocessing import Color, DecodedImage, Source
 from slimdet.runtime.result import Classes, Result, check_conf, labels_of
@@ -50,7 +50,7 @@ class Runtime:
         engine: "onnxruntime", "openvino", "torch", or "auto": onnxruntime where the bundle was exported, else torch.
         conf: least score of a detection where a call names none, 0..1. Exported engines have the threshold that the
             detector was exported with (torchvision's 0.05 unless it was changed), and less is refused; torch goes to 0.
-        device, threads, imgsz: as `slimdet.runtime.engine.EngineOptions` has them.
+        device, threads, imgsz: as `slimdet.runtime.engine.EngineSettings` has them.
 
     Attributes:
         widths: all widths, ascending; the last is 1.0.
@@ -68,17 +68,17 @@ class Runtime:
         self,
         model: str | Path = "bundled",
         width: float = 1.0,
-        engine: str = EngineSettings.engine,
+        engine: EngineName = EngineSettings.engine,
         conf: float = CONF,
-        device: str = EngineOptions.device,
-        threads: int | None = EngineOptions.threads,
-        imgsz: int | None = EngineOptions.imgsz,
+        device: str = EngineSettings.device,
+        threads: int | None = EngineSettings.threads,
+        imgsz: int | None = EngineSettings.imgsz,
     ) -> None:
         self.manifest = manifest.read(model)
         self.width = self.manifest.check_width(width)
         self.widths, self.classes = self.manifest.widths, self.manifest.classes
         self.category_ids = self.manifest.category_ids
-        self._options = EngineOptions(device, threads, imgsz)
+        self._options = EngineSettings(engine, device, threads, imgsz)
         self.engine: Engine = make(choose(engine, self.manifest), self.manifest, self._options)
         self.conf = self._check_conf(conf)
         self._sessions: dict[float, Session] = {}

@@ -24,40 +24,28 @@ CONF = 0.25  # least score of a detection, where nobody says another
 
 
 @dataclass(frozen=True)
-class EngineOptions:
-    """How an engine runs.
+class EngineSettings:
+    """Which engine runs, and how.
 
     Attributes:
+        engine: "auto" is onnxruntime where the model was exported, else torch.
         device: "auto", "cpu", "cuda", "cuda:N", "mps" (also "coreml"), as far as the engine has it.
         threads: for one run; by default the engine's own choice, which is about one for each core.
         imgsz: shorter side that images are resized to, in pixels; the torch engine alone can change it.
 
     Raises:
-        ConfigError: `threads` is less than 1.
+        ConfigError: no such engine, or `threads` is less than 1.
     """
 
+    engine: EngineName = "auto"
     device: str = "auto"
     threads: int | None = None
     imgsz: int | None = None
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads {self.threads} must be 1 or more")
-
-
-@dataclass(frozen=True)
-class EngineSettings(EngineOptions):
-    """Which engine runs, and how.
-
-    Raises:
-        ConfigError: no such engine, or as for `EngineOptions`.
-    """
-
-    engine: EngineName = "auto"  # onnxruntime where the model was exported, else torch
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choices(self)
 
 
 class Found(NamedTuple):
@@ -123,7 +111,7 @@ class Engine(Protocol):
         ...
 
 
-def choose(name: str, bundle: Manifest) -> str:
+def choose(name: EngineName, bundle: Manifest) -> EngineName:
     """The engine of that name; "auto" is onnxruntime where the bundle has exported widths, torch otherwise.
 
     Raises:
@@ -143,7 +131,7 @@ def choose(name: str, bundle: Manifest) -> str:
     )
 
 
-def make(name: str, bundle: Manifest, options: EngineOptions) -> Engine:
+def make(name: str, bundle: Manifest, options: EngineSettings) -> Engine:
     """The engine `name`, one of `ENGINES`, for a bundle.
 
     Raises:

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from slimdet.bundle import manifest
-from slimdet.runtime.engine import Engine, EngineOptions, make
+from slimdet.runtime.engine import Engine, EngineSettings, make
 
 STATM = Path("/proc/self/statm")  # Linux
 
 
-def footprint(engine: Engine, bundle: manifest.Manifest, options: EngineOptions) -> dict[str, dict[str, int]]:
+def footprint(engine: Engine, bundle: manifest.Manifest, options: EngineSettings) -> dict[str, dict[str, int]]:
     """Bytes on disk and in memory of every width of a bundle, and of all in one process; a second or so for each.
 
     Args:
@@ -54,7 +54,7 @@ def main(name: str, bundle: str, options: str, *widths: str) -> None:
     """Load the widths, run each once, print the growth in bytes."""
     import_module(f"slimdet.runtime.{name}_engine")
     before = _resident()
-    engine = make(name, manifest.read(bundle), EngineOptions(**json.loads(options)))
+    engine = make(name, manifest.read(bundle), EngineSettings(**json.loads(options)))
     sessions = [engine.load(float(width)) for width in widths]
     for session in sessions:
         session(np.zeros((1, session.sides[0], session.sides[0], 3), dtype=np.uint8))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
 from slimdet.messages import first_line
-from slimdet.runtime.engine import EngineOptions, Found, exported_threshold
+from slimdet.runtime.engine import EngineSettings, Found, exported_threshold
 
 # Devices as they are called everywhere in slimdet, and ONNX Runtime's names.
 PROVIDERS = {
@@ -34,7 +34,7 @@ class OnnxruntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, bundle: Manifest, options: EngineOptions) -> None:
+    def __init__(self, bundle: Manifest, options: EngineSettings) -> None:
         self._bundle, self._threads, device = bundle, options.threads, options.device
         self.least_conf = exported_threshold(bundle)
         _share_memory()

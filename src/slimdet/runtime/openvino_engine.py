@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
-from slimdet.runtime.engine import EngineOptions, Found, exported_threshold
+from slimdet.runtime.engine import EngineSettings, Found, exported_threshold
 
 
 class OpenvinoEngine:
@@ -27,7 +27,7 @@ class OpenvinoEngine:
 
     name = "openvino"
 
-    def __init__(self, bundle: Manifest, options: EngineOptions) -> None:
+    def __init__(self, bundle: Manifest, options: EngineSettings) -> None:
         self._bundle, device = bundle, options.device
         self.least_conf = exported_threshold(bundle)
         self._kind = "openvino" if bundle.engines("openvino") else "onnx"

@@ -17,7 +17,7 @@ from slimdet.bundle.manifest import Manifest
 from slimdet.devices import choose_device
 from slimdet.models.image_size import set_image_size
 from slimdet.models.kinds import without_background
-from slimdet.runtime.engine import EngineOptions, Found
+from slimdet.runtime.engine import EngineSettings, Found
 
 
 class TorchEngine:
@@ -34,7 +34,7 @@ class TorchEngine:
     name = "torch"
     least_conf = 0.0
 
-    def __init__(self, bundle: Manifest, options: EngineOptions) -> None:
+    def __init__(self, bundle: Manifest, options: EngineSettings) -> None:
         self._bundle = bundle
         self._model = store.load(bundle.name)
         if options.imgsz is not None:
