@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -56,6 +57,10 @@ def fail(*, how: Annotated[str, "kind"]) -> Outcome:
             raise RuntimeError("the first line\nthe second")
         case "interrupt":
             raise KeyboardInterrupt
+        case "terminate":
+            error = KeyboardInterrupt()
+            error.signal = 15  # type: ignore[attr-defined]  # as slimdet.training.stopping.Stopped has it
+            raise error
         case "partly":
             return Outcome({"done": 1}, "done", "1 of 2 files could not be read")
         case "nan":
@@ -187,6 +192,24 @@ def test_our_fault(how: str, capsys: pytest.CaptureFixture[str], monkeypatch: py
 def test_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(VERBS, ["fail", "--how", "interrupt"]) == 130
     assert complaint(capsys) == "interrupted"
+    assert run(VERBS, ["fail", "--how", "terminate"]) == 143
+    assert complaint(capsys) == "interrupted"
+
+
+def test_a_verb_may_know_which_flags_were_written(capsys: pytest.CaptureFixture[str]) -> None:
+    def lengthen(*, run_time: int = 12, loud: bool = True, given: Set[str] = frozenset()) -> Outcome:
+        """Lengthen."""
+        return Outcome(None, ",".join(sorted(given)))
+
+    for words, expected in (
+        ([], ""),
+        (["--run-time=12"], "run_time"),  # its default, but written
+        (["--no-loud", "--run-time", "3"], "loud,run_time"),
+    ):
+        assert run({"lengthen": lengthen}, ["lengthen", *words]) == 0
+        assert capsys.readouterr().out.strip() == expected
+    assert run({"lengthen": lengthen}, ["lengthen", "--given", "x"]) == 2
+    assert "unknown flag --given" in capsys.readouterr().err
 
 
 def test_partly_done_prints_its_results_and_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:

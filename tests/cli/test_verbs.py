@@ -7,6 +7,7 @@ import shlex
 import shutil
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from slimdet.exporting.settings import ExportSettings
 from slimdet.models.builders import faster_rcnn
 from slimdet.report.settings import ProfileSettings, ValSettings
 from slimdet.runtime.prediction import PredictSettings
+from slimdet.training import runs
 from slimdet.training.settings import CalibrateSettings, TrainSettings
 
 PARSERS = {name: parser_of(verb) for name, verb in VERBS.items()}
@@ -260,3 +262,20 @@ def test_doctor(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert document(["doctor"], capsys)["packages"].keys() >= {"numpy"}
     assert main(["doctor"]) == 0
     assert "devices: cpu" in capsys.readouterr().out
+
+
+def test_only_written_flags_stand_beside_resume(
+    capsys: Capture, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def resume(folder: Path, **changes: Any) -> runs.Training:
+        asked.update(changes, folder=folder)
+        return runs.Training(folder, bundle, 3, {})
+
+    monkeypatch.setattr(runs, "resume", resume)
+    assert main(["train", "--resume", str(tmp_path), "--epochs", "24", "--no-evaluate"]) == 0
+    assert asked == {"folder": tmp_path, "epochs": 24.0, "evaluate": False}
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path), "--out", "elsewhere"]) == 2
+    assert "goes on in its own folder; leave out --out elsewhere" in capsys.readouterr().err

@@ -72,6 +72,17 @@ def test_epochs_differ_and_can_be_resumed() -> None:
     assert draws(shuffle=True, seed=1, epoch=2)[1] == epochs[2]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_where_it_stopped(workers: int) -> None:
+    data = loader(Numbers(12), 5, shuffle=True, seed=1, workers=workers)
+
+    def drawn(start: int) -> list[list[float]]:
+        data.sampler.set_epoch(2, start)  # type: ignore[union-attr]
+        return [target["draw"].tolist() for _, targets in data for target in targets]
+
+    assert drawn(5) == drawn(0)[5:]
+
+
 def test_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)

@@ -67,7 +67,8 @@ def test_data_and_detector_of_ones_own_and_a_callback(scenes: Path, tmp_path: Pa
     run = slimdet.train(settings, own=Own(data, data, detector), out=tmp_path / "run", callbacks=[heard])
     assert heard.steps == [1, 2, 3, 4, 5, 6]
     validated = "validation of [1.0]"
-    assert heard.calls == ["start", "epoch 3", validated, "epoch 6", "checkpoint last.pt", "end model"]
+    saved = "checkpoint last.pt"  # before the first step and after the last
+    assert heard.calls == ["start", saved, "epoch 3", validated, "epoch 6", saved, "end model"]
     assert set(run.widths) == {"0.5", "1.0"}
     assert card.read(run.model).classes == ("red", "green")
     assert type(slimdet.load(run.model).twin(1.0)) is type(detector)

@@ -122,12 +122,12 @@ def test_a_run_divides_the_gradients_of_shared_weights(scenes: Path, tmp_path: P
         run = train(settings, out=tmp_path / choice)
         assert run.steps == 1
         state = torch.load(run.run / CHECKPOINT, weights_only=True)
-        momenta[choice] = state["optimizer"]["state"][0]["momentum_buffer"]  # of the stem: [64, 3, 7, 7]
+        momenta[choice] = state["optimizer"]["state"][0]["momentum_buffer"]  # of the stem: [32, 3, 3, 3]
     summed = momenta["sum"]
-    assert summed.shape == (64, 3, 7, 7)
+    assert summed.shape == (32, 3, 3, 3)
     for choice, power in (("root", 0.5), ("mean", 1.0)):
-        torch.testing.assert_close(momenta[choice][:32], summed[:32] / 2**power)
-        torch.testing.assert_close(momenta[choice][32:], summed[32:])
+        torch.testing.assert_close(momenta[choice][:16], summed[:16] / 2**power)
+        torch.testing.assert_close(momenta[choice][16:], summed[16:])
 
 
 def test_masks_train_and_validate(scenes: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_bundles_parts_need_not_be_asked_for(trained: Path, scenes: Path) -> N
     settings = small_settings(scenes, weights=trained / "model", **not_asked)
     model = starting_model(settings, ("red", "green"))
     decided = resolved(settings, model)  # what is stored, and what a resumed run starts from
-    assert (decided.backbone, decided.neck, decided.head_norm, decided.imgsz) == ("resnet18", "light", "batch", 64)
+    assert (decided.backbone, decided.neck, decided.head_norm, decided.imgsz) == ("mobilenet_v2", "light", "batch", 64)
     assert resolved(decided, starting_model(decided, ("red", "green"))) == decided
     before = slimdet.load(trained / "model").state_dict()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -40,6 +40,11 @@ class OwnDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         self.transforms: Callable[[Any, Any], tuple[Any, Any]] | None = None
         self.shrink: ShrinkInto | None = None
 
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The ids of the images, in order of the items."""
+        return tuple(range(1, len(self) + 1))
+
     def unaugmented(self) -> "OwnDataset":
         """The same images and targets without `transforms`."""
         plain = copy.copy(self)

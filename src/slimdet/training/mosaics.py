@@ -1,6 +1,6 @@
 """Pictures of a training: batches as the detector is given them, detections beside what is there.
 
-Images are [3, H, W] in 0..1, targets as torchvision's detectors take them; labels are 1..K, classes K names.
+Images are [3, H, W], in 0..1 or bytes, targets as torchvision's detectors take them; labels are 1..K, classes K names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from slimdet.core.slimmable import Slimmable
 from slimdet.images.drawing import draw, side_by_side
@@ -65,7 +66,7 @@ def _title(target: Mapping[str, Any]) -> str:
 
 
 def _drawn(image: Tensor, target: Mapping[str, Any], classes: Sequence[str]) -> Image.Image:
-    pixels = (image.detach().cpu().permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    pixels = F.to_dtype(image.detach().cpu(), torch.uint8, scale=True).permute(1, 2, 0).numpy()
     names = [classes[int(label) - 1] for label in target["labels"]]
     scores = target["scores"].tolist() if "scores" in target else None
     masks = np.asarray(target["masks"].cpu()) if "masks" in target else None
