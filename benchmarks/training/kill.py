@@ -5,7 +5,9 @@ too) at random moments, while a checkpoint is being written, and while the bundl
 what is on disk, then the run goes on, and at its end the weights must be those of the run that nobody disturbed. For
 the full disk, the k-th sync to disk and all after it fail (ENOSPC).
 
-    python benchmarks/training/kill.py --out benchmarks/training/kill.json
+    python benchmarks/training/kill.py --out result.json
+
+kill.json is a list of such results, of several starts.
 """
 
 import argparse
@@ -29,8 +31,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from scenes import make_scenes
-from scenes_detector import small_settings
+from scenes import make_scenes  # pyright: ignore
+from scenes_detector import small_settings  # pyright: ignore
 from slimdet import files
 from slimdet.bundle import manifest, store
 from slimdet.errors import SlimdetError
@@ -45,9 +47,17 @@ Moment = Callable[[Path, random.Random], Any]  # waits for the moment to kill th
 def settings_of(data: Path) -> Any:
     """A training with everything that has a state: average, teaching, random widths, processes that read images."""
     return small_settings(
-        data, backbone="mobilenet_v2", widths=(0.25, 0.5, 0.75, 1.0), width_sampling="sandwich", distill=1.0, ema=0.9, epochs=STEPS / 3,
-        workers=1, save_every=0.5, check=False,
-    )  # fmt: skip
+        data,
+        backbone="mobilenet_v2",
+        widths=(0.25, 0.5, 0.75, 1.0),
+        width_sampling="sandwich",
+        distill=1.0,
+        ema=0.9,
+        epochs=STEPS / 3,
+        workers=1,
+        save_every=0.5,
+        check=False,
+    )
 
 
 # --- the process that trains
@@ -70,6 +80,7 @@ class Child:
             with self.said.open("w") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
+                sys.stdout = sys.stderr = file  # where they were replaced, as under pytest
                 try:
                     code = train_here(data, run, full_at)
                 except BaseException:

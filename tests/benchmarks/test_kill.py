@@ -33,11 +33,18 @@ def test_a_killed_run_loses_nothing(scenes: Path, tmp_path: Path, whole: str, mo
 
 def test_a_full_disk_loses_nothing(scenes: Path, tmp_path: Path, whole: str) -> None:
     row = kill.filled(scenes, tmp_path / "run", 6)  # the first checkpoint could be written
-    assert (row["exit"], row["faults"], row["weights"]) == (3, "", whole)
+    assert (row["exit"], row["faults"], row["weights"]) == (3, "", whole), row
     assert row["said"].startswith("No space left on device: RUN/")
 
 
-def test_the_recorded_result_lost_nothing() -> None:
-    result = json.loads((FOLDER / "kill.json").read_text())
-    assert result["bad"] == []
-    assert result["same_weights"] == result["runs"]
+def test_the_recorded_results_lost_nothing() -> None:
+    results = json.loads((FOLDER / "kill.json").read_text())
+    for result in results:
+        assert result["bad"] == []
+        assert result["same_weights"] == result["runs"]
+    assert {kind for result in results for kind, count in result["runs"].items() if count} == {
+        "anywhere",
+        "in a save",
+        "in the bundle",
+        "disk full",
+    }
