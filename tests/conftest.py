@@ -10,7 +10,7 @@ import torch
 from scenes import make_scenes
 from scenes_detector import small_settings
 from slimdet.bundle import manifest
-from slimdet.training.trainer import train
+from slimdet.training.runs import train
 
 torch.set_num_threads(1)
 

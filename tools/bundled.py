@@ -28,7 +28,7 @@ from slimdet.evaluation.validation import validate
 from slimdet.exporting.engine_files import export
 from slimdet.files import atomic_write
 from slimdet.report import profiling
-from slimdet.training import trainer
+from slimdet.training import runs
 from slimdet.training.calibration import calibrate
 from slimdet.training.checkpoint import CHECKPOINT
 from slimdet.training.statistics import calibration_batches, collect_statistics
@@ -134,9 +134,9 @@ def trained(data: str, weights: str, run: Path) -> list[Path]:
         bundles[name] = folder / "model"
         if not (bundles[name] / store.MODEL).is_file():
             if (folder / CHECKPOINT).is_file():
-                trainer.resume(folder)
+                runs.resume(folder)
             else:
-                trainer.train(data=data, weights=bundles[before], out=folder, **settings)
+                runs.train(data=data, weights=bundles[before], out=folder, **settings)
     return list(bundles.values())[-1 - len(BRANCHES) :]
 
 

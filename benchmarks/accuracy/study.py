@@ -33,9 +33,10 @@ from slimdet.evaluation.inference import detect
 from slimdet.evaluation.matching import evaluate
 from slimdet.files import atomic_write
 from slimdet.training.log import RunLog
+from slimdet.training.runs import recalibrate
 from slimdet.training.settings import TrainSettings
 from slimdet.training.start import starting_model
-from slimdet.training.trainer import Trainer, recalibrate
+from slimdet.training.trainer import Trainer
 
 ROWS = Path(__file__).parent / "rows"
 WORK = Path("runs/accuracy")
@@ -85,8 +86,7 @@ def trained(cell: Cell, shared: Path, device: str, teacher: nn.Module | None = N
     trainer = Trainer(start(cell, settings, dataset, weights), dataset, settings, teacher)
     if (folder / "last.pt").exists():
         trainer.load(folder / "last.pt")
-    with RunLog(folder, asdict(settings)) as log:
-        trainer.run(folder / "last.pt", log)
+    trainer.run(folder, [RunLog()])
     return trainer
 
 

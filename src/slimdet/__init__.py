@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from slimdet.runtime.detector import Runtime
     from slimdet.runtime.result import Result
     from slimdet.training.calibration import calibrate
-    from slimdet.training.trainer import train
+    from slimdet.training.runs import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -54,7 +54,7 @@ _HOME = {
     "Slimmable": "core.slimmable",
     "save": "bundle.store",
     "load": "bundle.store",
-    "train": "training.trainer",
+    "train": "training.runs",
     "val": "report.validation",
     "calibrate": "training.calibration",
     "export": "exporting.engine_files",

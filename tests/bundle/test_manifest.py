@@ -118,6 +118,12 @@ def test_malformed_engines_are_refused(folder: Path, document: dict[str, Any], e
         altered(folder, document | {"engines": engines})
 
 
+def test_a_bundle_whose_writer_was_killed_is_found_again(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder.rename(folder.with_name(f".{folder.name}-before"))  # where a writer puts it for a moment, see slimdet.files
+    manifest.read(folder)
+    assert "was being replaced when the writer was killed" in caplog.text
+
+
 def test_the_bundled_name_is_a_folder_of_the_package() -> None:
     assert manifest.read("bundled").folder == manifest.bundled()
 

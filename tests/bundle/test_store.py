@@ -123,13 +123,17 @@ def test_half_keeps_small_variances_in_32_bits(tmp_path: Path) -> None:
 
 def test_saving_over_a_bundle_replaces_it_whole(copied: Path) -> None:
     (copied / "old.onnx").write_bytes(b"belongs to the old weights")
+    document = json.loads((copied / "model.json").read_text())
+    document["engines"] = {"onnx": {"1.0": {"file": "old.onnx", "sha256": "", "weights": ""}}}
+    (copied / "model.json").write_text(json.dumps(document))
+    (copied / "notes.txt").write_text("the user's")
     model = small_model()
     with torch.no_grad():
         next(model.parameters()).add_(1)
     slimdet.save(model, copied, Card(("a", "b")))
     assert read(copied).classes == ("a", "b")
     assert torch.equal(next(slimdet.load(copied).parameters()), next(model.parameters()))
-    assert sorted(file.name for file in copied.iterdir()) == ["model.json", "weights.safetensors"]
+    assert sorted(file.name for file in copied.iterdir()) == ["model.json", "notes.txt", "weights.safetensors"]
     assert [entry.name for entry in copied.parent.iterdir()] == ["copy"]  # no leftovers beside it
 
 

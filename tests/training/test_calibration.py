@@ -11,7 +11,7 @@ import slimdet
 from scenes_detector import small_settings
 from slimdet.bundle import card
 from slimdet.cli.verbs import main
-from slimdet.training.trainer import train
+from slimdet.training.runs import train
 
 
 @pytest.fixture(scope="module")

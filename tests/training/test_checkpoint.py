@@ -1,15 +1,23 @@
 """Checkpoints: what comes back from them, and what is said of those that cannot be used."""
 
+import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from slimdet.errors import ConfigError
-from slimdet.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from slimdet.training.trainer import resume
+from slimdet.training.checkpoint import CHECKPOINT, read_checkpoint, restore, save_checkpoint
+from slimdet.training.runs import resume
+
+FACTS = {"step": 7, "settings": {"widths": (0.5, 1.0)}, "data": "ab12"}
+
+
+def draw() -> list[float]:
+    return [*torch.rand(3).tolist(), random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn()]
 
 
 def test_what_is_saved_is_what_comes_back(tmp_path: Path) -> None:
@@ -17,10 +25,13 @@ def test_what_is_saved_is_what_comes_back(tmp_path: Path) -> None:
     ahead, behind = (torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9) for module in (first, second))
     first(torch.ones(1, 2)).sum().backward()
     ahead.step()
-    save_checkpoint(tmp_path / "last.pt", first, first, ahead, 7)
-    drawn = torch.rand(3)
-    assert load_checkpoint(tmp_path / "last.pt", second, None, behind, torch.device("cpu")) == 7
-    assert torch.equal(torch.rand(3), drawn)
+    draw()  # leaves a second normal number behind in numpy's generator and in Python's
+    save_checkpoint(tmp_path / "last.pt", first, first, ahead, FACTS)
+    drawn = draw()
+    state = read_checkpoint(tmp_path / "last.pt")
+    restore(state, tmp_path / "last.pt", second, None, behind)
+    assert draw() == drawn
+    assert FACTS.items() <= state.items()
     assert torch.equal(first.weight, second.weight)
     momenta = [next(iter(one.state_dict()["state"].values()))["momentum_buffer"] for one in (ahead, behind)]
     assert torch.equal(*momenta)
@@ -29,9 +40,18 @@ def test_what_is_saved_is_what_comes_back(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_training_is_named(tmp_path: Path) -> None:
     first, other = nn.Linear(2, 2), nn.Linear(3, 2)
     sgd = torch.optim.SGD(first.parameters(), lr=0.1)
-    save_checkpoint(tmp_path / "last.pt", first, None, sgd, 1)
+    file = tmp_path / "last.pt"
+    save_checkpoint(file, first, None, sgd, FACTS)
     with pytest.raises(ConfigError, match=r"last\.pt cannot be gone on with \(Error.* in loading"):
-        load_checkpoint(tmp_path / "last.pt", other, None, sgd, torch.device("cpu"))
+        restore(read_checkpoint(file), file, other, None, sgd)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_named(tmp_path: Path) -> None:
+    torch.save({"model": {}, "step": 3}, tmp_path / "last.pt")
+    with pytest.raises(ConfigError, match="no checkpoint of this version"):
+        read_checkpoint(tmp_path / "last.pt")
+    with pytest.raises(ConfigError, match="stopped before its first step"):
+        read_checkpoint(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])

@@ -12,8 +12,8 @@ from scenes_detector import small_settings
 from slimdet.bundle import card
 from slimdet.cli.verbs import main
 from slimdet.errors import BundleError, ConfigError, WeightsError
+from slimdet.training.runs import train
 from slimdet.training.start import starting_model
-from slimdet.training.trainer import train
 
 
 def test_fine_tuning_on_other_classes_keeps_what_fits(

@@ -5,13 +5,17 @@ Legend: K classes, W widths.
 
 import hashlib
 import json
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimdet.errors import BundleError, WidthError
+from slimdet.files import restore_folder
 from slimdet.messages import first_line
+
+logger = logging.getLogger("slimdet")
 
 FORMAT = 1
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
@@ -125,6 +129,14 @@ class Manifest:
             raise WidthError(f"width {value} is not one of {known}; add it with '{way}'")
         return value
 
+    @property
+    def files(self) -> set[str]:
+        """Names of the files that the bundle consists of; an OpenVINO engine has a .bin file too."""
+        engines = [entry for entries in self.document.get("engines", {}).values() for entry in entries.values()]
+        names = {entry["file"] for entry in engines}
+        binaries = {Path(entry["file"]).with_suffix(".bin").name for entry in engines if "bin_sha256" in entry}
+        return {MODEL, self.document["weights"]["file"], *names, *binaries}
+
     def engines(self, kind: str) -> tuple[float, ...]:
         """The widths that were exported as `kind`, "onnx" or "openvino", ascending."""
         return tuple(sorted(float(width) for width in self.document.get("engines", {}).get(kind, {})))
@@ -177,6 +189,8 @@ def read(path: str | Path) -> Manifest:
         BundleError: there is none, or it is damaged, foreign or of a newer format.
     """
     folder = bundled() if str(path) == "bundled" else Path(path)
+    if restore_folder(folder):
+        logger.warning("%s was being replaced when the writer was killed; it is the bundle before that again", path)
     file = folder / MODEL
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: there is no {MODEL} in it")

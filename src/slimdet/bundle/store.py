@@ -32,7 +32,8 @@ from slimdet.models import architecture
 def save(model: Slimmable, path: str | Path, card: Card | None = None, half: bool = False) -> Path:
     """Write a model as a bundle and return its folder.
 
-    A bundle that is there already is replaced, whole, once the new one is complete.
+    A bundle that is there already is replaced, whole, once the new one is complete; its engine files, which are of its
+    weights, go with it. Files that are not the bundle's own stay.
 
     Args:
         model: what `slim` or `load` returned.
@@ -73,7 +74,7 @@ def save(model: Slimmable, path: str | Path, card: Card | None = None, half: boo
         "weights": {"file": WEIGHTS, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
     }
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    with atomic_folder(path) as temporary:
+    with atomic_folder(path, keep=_others(path)) as temporary:
         (temporary / WEIGHTS).write_bytes(content)
         (temporary / MODEL).write_text(text)
     return path
@@ -108,6 +109,15 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
 def weights_of(model: Slimmable) -> dict[str, str]:
     """The digest of each width, {"0.25": ...}: what numbers of this model are bound to, see `Card.record`."""
     return digests(_serialized(model), model.widths)
+
+
+def _others(path: Path) -> list[str]:
+    """What is in a bundle's folder and no part of the bundle."""
+    try:
+        own = manifest.read(path).files
+    except BundleError:  # there is none, or one so damaged that it does not say
+        own = {MODEL, WEIGHTS}
+    return [entry.name for entry in path.iterdir() if entry.name not in own] if path.is_dir() else []
 
 
 def _serialized(model: Slimmable, half: bool = False) -> bytes:

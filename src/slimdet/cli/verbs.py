@@ -1,6 +1,6 @@
 """One function per verb, no logic; defaults are the settings'. `slimdet.cli.command` makes flags and help of it."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +28,7 @@ from slimdet.cli.flags import (
     WidthOrAll,
     Widths,
 )
+from slimdet.errors import ConfigError
 from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.report.settings import ProfileSettings, ValSettings
 from slimdet.runtime.engine import EngineSettings
@@ -56,7 +57,7 @@ def demo(
 
 def train(
     *,
-    data: Annotated[Existing | None, "DATA.yaml with train: and val: (not with --resume)"] = None,
+    data: Annotated[Existing | None, "DATA.yaml with train: and val:"] = None,
     model: Annotated[settings.Detector, "detector"] = T.model,
     backbone: Annotated[str, "resnet18/34/50/101/152, resnet50_thin, mobilenet_v2 or efficientnet_lite0"] = T.backbone,
     neck: Annotated[settings.Neck, "feature pyramid; a CPU can train the light one"] = T.neck,
@@ -99,18 +100,25 @@ def train(
     workers: Annotated[Natural, "processes that read images"] = T.workers,
     save_every: Annotated[Positive, "seconds between checkpoints"] = T.save_every,
     evaluate: Annotated[bool, "measure every width on val: at the end"] = T.evaluate,
+    check: Annotated[bool, "decode all images before the first step, unless they are very many"] = T.check,
     out: Annotated[Path | None, "folder (default runs/train-N)"] = None,
-    resume: Annotated[Existing | None, "folder of an interrupted run to go on with, by its settings"] = None,
+    resume: Annotated[Existing | None, "folder of a run to go on with, by its settings; --epochs lengthens it"] = None,
+    given: Set[str] = frozenset(),
 ) -> Outcome:
     """Train one set of weights for many widths.
 
     Example:
         slimdet train --data data.yaml --model mask_rcnn --backbone mobilenet_v2 --neck light --weights mobilenet.pth
     """
-    fields = {name: value for name, value in locals().items() if name not in ("data", "out", "resume")}
-    from slimdet.training import distributed, trainer
+    fields = {name: value for name, value in locals().items() if name not in ("out", "resume", "given")}
+    from slimdet.training import distributed, runs
 
-    result = trainer.resume(resume) if resume else trainer.train(data=str(data or ""), out=out, **fields)
+    if resume:
+        if out is not None:
+            raise ConfigError(f"--resume {resume} goes on in its own folder; leave out --out {out}")
+        result = runs.resume(resume, **{name: fields[name] for name in fields.keys() & given})
+    else:
+        result = runs.train(out=out, **fields | {"data": str(data or "")})
     return Outcome(result, views.training(result)) if distributed.find_place().main else NOTHING
 
 

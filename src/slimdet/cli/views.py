@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from slimdet.report.costs import Costs
     from slimdet.runtime.prediction import Predictions
     from slimdet.training.calibration import Calibration
-    from slimdet.training.trainer import Training
+    from slimdet.training.runs import Training
 
 # ------------------------------------------------------------------------------------------------- by verb
 

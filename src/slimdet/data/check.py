@@ -39,11 +39,19 @@ def check(annotations: str | Path, images: str | Path) -> list[Fault]:
         coco = load_coco(annotations)
     except DataError as error:
         return [Fault("unreadable annotations", str(annotations), None, str(error).removeprefix(f"{annotations}: "))]
-    faults = list(file_faults(coco, str(annotations)))
+    return [*file_faults(coco, str(annotations)), *image_faults(coco, images)]
+
+
+def image_faults(coco: Mapping[str, Any], images: str | Path) -> Iterator[Fault]:
+    """Yield the faults of the images themselves: missing, unreadable, of another size than is stated; all are decoded.
+
+    Args:
+        coco: the parsed annotations.
+        images: the folder that the file names in it start from.
+    """
     for record in coco["images"]:
         if isinstance(record, dict) and isinstance(record.get("file_name"), str):
-            faults.extend(_image_faults(record, Path(images) / record["file_name"]))
-    return faults
+            yield from _image_faults(record, Path(images) / record["file_name"])
 
 
 def load_coco(annotations: str | Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Batches for torchvision's detectors, the same ones for the same seed whatever the number of workers."""
 
+import signal
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from slimdet.errors import ConfigError, DataError, SlimdetError
+from slimdet.messages import first_line
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 
@@ -55,6 +58,7 @@ def loader(
         sampler=EpochSampler(size, shuffle, seed, epoch, _Part(batch, rank, world)),
         num_workers=workers,
         collate_fn=collate,
+        worker_init_fn=_leave_ctrl_c_to_the_parent,
         generator=torch.Generator(),  # without one of its own, every pass would draw from the global one
     )
 
@@ -74,6 +78,10 @@ def check_shared(batch: int, world: int) -> None:
 def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> Batch:
     """Turn a list of (image, target) into (images, targets)."""
     return [image for image, _ in items], [target for _, target in items]
+
+
+def _leave_ctrl_c_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to every process
 
 
 class _Part(NamedTuple):
@@ -98,10 +106,11 @@ class EpochSampler(Sampler[Any]):
 
     def __init__(self, size: int, shuffle: bool, seed: int, epoch: int = 0, part: _Part = _WHOLE) -> None:
         self.size, self.shuffle, self.seed, self.epoch, self.part = size, shuffle, seed, epoch, part
+        self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration is of."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch that the next iteration is of; the first `start` of this process's items are left out."""
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         return sum(1 for _ in self.part.of(self.size))
@@ -110,7 +119,8 @@ class EpochSampler(Sampler[Any]):
         random = np.random.default_rng((self.seed, self.epoch))
         seeds = random.integers(2**62, size=self.size)
         order = random.permutation(self.size) if self.shuffle else np.arange(self.size)
-        return ((int(order[place]), int(seeds[order[place]])) for place in self.part.of(self.size))
+        places = islice(self.part.of(self.size), self.start, None)
+        return ((int(order[place]), int(seeds[order[place]])) for place in places)
 
 
 class _Loader(DataLoader[Any]):
@@ -122,6 +132,14 @@ class _Loader(DataLoader[Any]):
         except SlimdetError as error:
             last = str(error).strip().splitlines()[-1]
             raise type(error)(last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from None
+        except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+            # torch's own error, or that of the socket by which a batch comes.
+            if not self.num_workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+                raise
+            raise DataError(
+                f"a process that reads images died ({first_line(error)}), perhaps for want of memory: lower --workers "
+                f"(now {self.num_workers})"
+            ) from error
 
 
 class _Seeded(Dataset[Any]):

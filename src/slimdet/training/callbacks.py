@@ -1,14 +1,20 @@
 """What others may do while a training runs: logs, live tables, validation, early stopping, MLflow, Ray Tune."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from slimdet.messages import first_line
+
 if TYPE_CHECKING:
     from slimdet.training.trainer import Trainer
+
+logger = logging.getLogger("slimdet")
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class Callback:
     generators back.
     """
 
+    def on_start(self, state: "Trainer") -> None:
+        """Once, before the first step, also that of a resumed run."""
+
     def on_step(self, state: "Trainer", report: StepReport) -> None:
         """After each step."""
 
@@ -50,3 +59,40 @@ class Callback:
 
     def on_end(self, state: "Trainer", model: Path) -> None:
         """Once, when the schedule is over and the bundle `model` is written."""
+
+
+class Guarded(Callback):
+    """Hands everything on to another callback, whose errors end no training: the first is told, as a warning."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback, self._warned = callback, False
+
+    @contextmanager
+    def _guarding(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._warned:
+                name = type(self.callback).__name__
+                logger.warning("%s does not work, training goes on without it: %s", name, first_line(error))
+            self._warned = True
+
+    def on_start(self, state: "Trainer") -> None:
+        with self._guarding():
+            self.callback.on_start(state)
+
+    def on_step(self, state: "Trainer", report: StepReport) -> None:
+        with self._guarding():
+            self.callback.on_step(state, report)
+
+    def on_epoch(self, state: "Trainer") -> None:
+        with self._guarding():
+            self.callback.on_epoch(state)
+
+    def on_checkpoint(self, state: "Trainer", file: Path) -> None:
+        with self._guarding():
+            self.callback.on_checkpoint(state, file)
+
+    def on_end(self, state: "Trainer", model: Path) -> None:
+        with self._guarding():
+            self.callback.on_end(state, model)

@@ -1,16 +1,20 @@
 """What decides a training: its settings, its learning rate at each step, its widths at each step."""
 
+import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import slimdet
 from slimdet.errors import ConfigError
+from slimdet.files import atomic_write
 from slimdet.messages import check_choices
 from slimdet.widths import WidthRange, parse_widths
 
+SETTINGS = "settings.json"  # in a run's folder
 SIZE_STEP = 32  # pixels; feature maps of the coarsest level grow by a cell
 
 # By which power of the number of widths that use a weight its summed gradient is divided.
@@ -68,6 +72,7 @@ class TrainSettings:
     workers: int = 0
     save_every: float = 300.0  # seconds between checkpoints
     evaluate: bool = True  # at the end, every width, on the val split
+    check: bool = True  # decode all images before the first step, of a set that is not too large for it
 
     def __post_init__(self) -> None:
         if isinstance(self.widths, WidthRange):
@@ -128,6 +133,12 @@ def _size_range(sides: Sequence[int]) -> tuple[int, int]:
     if not 32 <= low < high:
         raise ConfigError(f"--imgsz {sides} is no range of shorter sides from 32 pixels on, as 128-256")
     return int(low), int(high)
+
+
+def write_settings(folder: Path, settings: TrainSettings) -> None:
+    """Say in the run's folder what is trained, and by which version."""
+    with atomic_write(folder / SETTINGS) as temporary:
+        temporary.write_text(json.dumps({"slimdet": slimdet.__version__, **asdict(settings)}, indent=2) + "\n")
 
 
 _LEAST = {"epochs": 0, "batch": 1, "warmup": 0, "clip": 0, "ema": 0, "distill": 0, "loss_exponent": 0, "recalibrate": 0}

@@ -1,51 +1,53 @@
-"""Training: from settings and data to a bundle, in the folder of a run that can be interrupted and gone on with."""
+"""The loop of a training: one set of weights, many widths, a step at a time; it can stop at any moment and go on."""
 
 import copy
-import itertools
-import json
 import math
 import random
-import sys
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
-from slimdet.bundle import store
-from slimdet.bundle.card import Card
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
-from slimdet.data.config import read_data_config
 from slimdet.data.loader import check_shared, loader
-from slimdet.data.transforms import ShrinkInto, augmentation
 from slimdet.devices import choose_device
-from slimdet.errors import ConfigError, DataError, WidthError
-from slimdet.evaluation.inference import check_classes
-from slimdet.files import new_run_dir
-from slimdet.messages import with_fields
-from slimdet.models.image_size import check_image_sizes, resize_shorter_side, set_image_size
-from slimdet.models.kinds import kind_of
-from slimdet.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from slimdet.training.distributed import Place, find_restarts, joined, reduce_step, running_statistics
-from slimdet.training.log import SETTINGS, RunLog
+from slimdet.errors import DataError, WidthError
+from slimdet.models.image_size import resize_shorter_side
+from slimdet.training.callbacks import Callback, StepReport
+from slimdet.training.checkpoint import CHECKPOINT, read_checkpoint, restore, save_checkpoint
+from slimdet.training.distributed import Place, reduce_step, running_statistics
+from slimdet.training.failures import explained, not_finite
 from slimdet.training.settings import REDUCTIONS, TrainSettings, learning_rate, sampled_sizes, sampled_widths
-from slimdet.training.sharing import Share, validate_shares
-from slimdet.training.start import starting_model
-from slimdet.training.statistics import calibration_batches, collect_statistics
+from slimdet.training.sharing import Share
 from slimdet.training.step import accumulate_gradients, average, divide_by_users
+from slimdet.training.stopping import StopFlag, Stopped
 from slimdet.widths import widths_between
 
-SORTING_IMAGES = 64  # enough for an order of channels
+Batch = tuple[list[Tensor], list[dict[str, Tensor]], list[Any]]  # images, targets, the images' ids
 
 
 class Trainer:
-    """A model, its optimizer and its place in the schedule; what a checkpoint holds."""
+    """A model, its optimizer and its place in the schedule; what a checkpoint holds.
+
+    Attributes:
+        step: steps done; the order of images and all that is drawn are functions of the seed and of it.
+        saved: the step of the last checkpoint.
+        stop: why the training ends after this step; a callback may set it.
+        fingerprint: of the data, as checkpoints hold it.
+        folder: of the run.
+    """
+
+    folder = Path()
+    fingerprint = ""
+    stop = ""
+    saved = 0
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class Trainer:
         )
         self.average = copy.deepcopy(model) if settings.ema else None
         self.between = _fitting(model) if settings.width_sampling == "range" else []
+        self.callbacks: Sequence[Callback] = ()
         self.step = 0
         self.steps_per_epoch = math.ceil(len(dataset) / settings.batch)
         self.total = max(1, round(self.steps_per_epoch * settings.epochs))
@@ -78,28 +81,70 @@ class Trainer:
         """The model to keep: the average where there is one."""
         return self.average if self.average is not None else self.model
 
-    def run(self, checkpoint: Path, log: RunLog | None) -> None:
-        """Train to the end of the schedule; write a checkpoint every `save_every` seconds, at the end and on Ctrl-C.
+    def run(self, folder: Path, callbacks: Sequence[Callback] = ()) -> None:
+        """Train to the end of the schedule, with a checkpoint before, after, every `save_every` seconds between.
 
-        Only rank 0 writes it: after each step all processes hold the same.
+        Ctrl-C, SIGTERM and whatever ends it between two steps leave a checkpoint of the last step.
 
         Raises:
-            DataError: a gradient is not finite; the last checkpoint stays as it is.
+            Stopped: by a signal.
+            DataError: a loss or a gradient is not finite, or an image cannot be read; the last checkpoint stays.
+            ConfigError: memory does not suffice.
+            OSError: the disk is full.
         """
-        saved = time.monotonic()
-        try:
-            for images, targets in self._batches():
-                self._train_step(images, targets, log)
-                if time.monotonic() - saved >= self.settings.save_every:
-                    self.save(checkpoint)
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            self.save(checkpoint)
-            raise
-        self.save(checkpoint)
+        self.folder, self.callbacks = folder, callbacks
+        self._whole = True
+        for callback in callbacks:
+            callback.on_start(self)
+        with StopFlag() as self._flag:
+            self.save()
+            try:
+                self._loop()
+            except (Exception, KeyboardInterrupt) as error:
+                if self._whole and not isinstance(error, OSError):  # the disk is full
+                    self.save()
+                if self._flag.signal is not None and isinstance(error, DataError):  # it met those who read images, too
+                    raise Stopped(self._flag.signal) from None
+                told = explained(error, self, self._whole)
+                if told is error:
+                    raise
+                raise told from error
+            self.save()
 
-    def _train_step(self, images: list[Tensor], targets: list[dict[str, Tensor]], log: RunLog | None) -> None:
+    def _loop(self) -> None:
+        saved = began = time.monotonic()
+        for batch in self._batches():
+            waited = time.monotonic() - began
+            self._flag.hush()
+            self._whole = False  # some widths are ahead of others
+            report = self._train_step(batch, waited)
+            self._whole = True
+            self._tell(report)
+            if number := self._asked_to_stop():
+                raise Stopped(number)
+            if self.stop:
+                return
+            if time.monotonic() - saved >= self.settings.save_every:
+                self.save()
+                saved = time.monotonic()
+            began = time.monotonic()
+
+    def _tell(self, report: StepReport) -> None:
+        for callback in self.callbacks:
+            callback.on_step(self, report)
+        if self.step % self.steps_per_epoch == 0 or self.step == self.total:
+            for callback in self.callbacks:
+                callback.on_epoch(self)
+
+    def _asked_to_stop(self) -> int | None:
+        """The signal by which this process, or another one that trains with it, is to stop after this step."""
+        if self.place.world == 1:
+            return self._flag.signal
+        return (self._flag.signal or signal.SIGTERM) if self._signals else None
+
+    def _train_step(self, batch: Batch, waited: float) -> StepReport:
         settings = self.settings
+        images, targets, image_ids = batch
         lr = learning_rate(settings, self.step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -117,25 +162,26 @@ class Trainer:
         losses = accumulate_gradients(self.model, images, targets, widths, taught, self.teacher, share)
         parameters = self.optimizer.param_groups[0]["params"]
         numbers = [value for parts in losses.values() for value in parts.values()]
-        reduce_step(self.place, parameters, running_statistics(self.model), share.weight, numbers)
+        self._signals = torch.tensor(float(self._flag.signal or 0), device=self.device)  # of all processes, in a moment
+        reduce_step(self.place, parameters, running_statistics(self.model), share.weight, [*numbers, self._signals])
         if power := REDUCTIONS[settings.gradient_reduction]:
             divide_by_users(self.model, widths, power)
         norm = nn.utils.clip_grad_norm_(parameters, settings.clip)
         if not torch.isfinite(norm):
-            raise DataError(f"the gradient is {norm.item()} at step {self.step}: lower --lr (now {settings.peak_lr:g})")
+            raise not_finite(self, losses, image_ids)
         self.optimizer.step()
         self.step += 1
         if self.average is not None:
             decay = min(settings.ema, (1 + self.step) / (10 + self.step))  # young averages forget their start
             average(self.average, self.model, decay)
-        if log:
-            log.step(self.step, self.total, self.step / self.steps_per_epoch, lr, float(norm), share.images, losses)
+        return StepReport(lr, norm, share.images, losses, waited)
 
     def _images_of(self, step: int) -> int:
         """The images of a step, of all processes: fewer than a batch at the end of an epoch."""
         return min(self.settings.batch, len(self.dataset) - step % self.steps_per_epoch * self.settings.batch)
 
-    def _batches(self) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
+    def _batches(self) -> Iterator[Batch]:
+        own = self.settings.batch // self.place.world
         while self.step < self.total:
             epoch, done = divmod(self.step, self.steps_per_epoch)
             data = loader(
@@ -144,21 +190,32 @@ class Trainer:
                 shuffle=True,
                 seed=self.settings.seed,
                 workers=self.settings.workers,
-                epoch=epoch,
                 share=(self.place.rank, self.place.world),
             )
-            for images, targets in itertools.islice(data, done, None):  # a resumed epoch goes on where it stopped
+            sampler: Any = data.sampler
+            sampler.set_epoch(epoch, start=done * own)  # a resumed epoch goes on where it stopped
+            for images, targets in data:
                 if self.step >= self.total:
                     return
                 yield (
                     [image.to(self.device, non_blocking=True) for image in images],
                     [{k: v.to(self.device) for k, v in t.items() if isinstance(v, Tensor)} for t in targets],
+                    [target["image_id"] for target in targets],
                 )
 
-    def save(self, file: Path) -> None:
+    def save(self) -> None:
         """Write the checkpoint, whole or not at all, in rank 0."""
-        if self.place.main:
-            save_checkpoint(file, self.model, self.average, self.optimizer, self.step)
+        if not self.place.main:
+            self.saved = self.step
+            return
+        epoch, batch = divmod(self.step, self.steps_per_epoch)
+        facts = {"step": self.step, "epoch": epoch, "batch": batch}
+        facts |= {"settings": asdict(self.settings), "data": self.fingerprint}
+        file = self.folder / CHECKPOINT
+        save_checkpoint(file, self.model, self.average, self.optimizer, facts)
+        self.saved = self.step
+        for callback in self.callbacks:
+            callback.on_checkpoint(self, file)
 
     def load(self, file: Path) -> None:
         """Go on from a checkpoint, which rank 0 alone reads.
@@ -167,7 +224,9 @@ class Trainer:
             ConfigError: the file is damaged or of another training.
         """
         if self.place.main:
-            self.step = load_checkpoint(file, self.model, self.average, self.optimizer, self.device)
+            state = read_checkpoint(file)
+            restore(state, file, self.model, self.average, self.optimizer)
+            self.step = self.saved = state["step"]
         self.step, optimizer = self.place.first((self.step, self.optimizer.state_dict()))
         if not self.place.main:
             self.optimizer.load_state_dict(optimizer)
@@ -183,135 +242,3 @@ def _fitting(model: Slimmable) -> list[float]:
             model.twin(width)
             fitting.append(width)
     return fitting
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a training made: its folder, the bundle in it, steps done, the numbers of every width.
-
-    `widths` is {"0.25": {"bbox": {"AP": ...}}}; empty where nothing was measured.
-    """
-
-    run: Path
-    model: Path
-    steps: int
-    widths: dict[str, Any]
-
-
-def train(settings: TrainSettings | None = None, *, out: str | Path | None = None, **fields: Any) -> Training:
-    """Train a model and write `runs/train-N`: settings, metrics, checkpoint and the bundle `model`.
-
-        slimdet.train(data="data.yaml", backbone="mobilenet_v2", neck="light", epochs=3)
-
-    Args:
-        settings: what to train and how; the default is `TrainSettings()`.
-        out: the folder, in place of the next free `runs/train-N`.
-        fields: fields of `TrainSettings`, in place of those that `settings` has.
-
-    Raises:
-        SlimdetError: settings, data or weights that cannot be used; nothing is written then.
-    """
-    settings = with_fields(settings or TrainSettings(), fields)
-    with joined() as place:
-        restarts = find_restarts()
-        if restarts.allowed and out is None:
-            raise ConfigError("--out is missing: a training that torchrun starts again finds by it where it was")
-        if restarts.done and out and place.first((Path(out) / CHECKPOINT).is_file()):
-            return _resume(Path(out), place)
-        trainer, val = _prepare(settings, place)
-        folder = None
-        if place.main:
-            folder = Path(out) if restarts.done and out else new_run_dir("train", out)
-        return _run(trainer, val, cast(Path, place.first(folder)))
-
-
-def resume(folder: str | Path) -> Training:
-    """Go on with an interrupted run, in its folder and with its settings.
-
-    Raises:
-        ConfigError: the folder holds no interrupted run.
-    """
-    with joined() as place:
-        return _resume(Path(folder), place)
-
-
-def _resume(folder: Path, place: Place) -> Training:
-    trainer, val = _prepare(place.first(_stored(folder) if place.main else TrainSettings()), place, start=False)
-    trainer.load(folder / CHECKPOINT)
-    return _run(trainer, val, folder)
-
-
-def _stored(folder: Path) -> TrainSettings:
-    """The settings of an interrupted run."""
-    try:
-        stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        settings = TrainSettings(**{name: value for name, value in stored.items() if name != "slimdet"})
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(f"--resume {folder}: no {SETTINGS} of a training run ({error})") from error
-    if not (folder / CHECKPOINT).is_file():
-        raise ConfigError(f"--resume {folder}: there is no {CHECKPOINT}; the run stopped before its first one")
-    return settings
-
-
-def _prepare(settings: TrainSettings, place: Place, start: bool = True) -> tuple[Trainer, CocoDataset | None]:
-    if not settings.data:
-        raise ConfigError("--data DATA.yaml is missing: it names the images and annotations to train on")
-    torch.manual_seed(settings.seed)
-    data = read_data_config(settings.data)
-    if data.train is None:
-        raise DataError(f"{settings.data} has no 'train:'")
-    masks = kind_of({"builder": settings.model}).masks
-    dataset = CocoDataset(data.train.annotations, data.train.images, masks=masks, train=True)
-    if not len(dataset):
-        raise DataError(f"{data.train.annotations} has no images to train on")
-    val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
-    if val is not None:
-        check_classes(dataset.classes, val)
-    model = _model(settings, dataset, start and place.main)  # the others get rank 0's weights
-    check_image_sizes(model, *(part for part in (dataset, val) if part is not None))
-    sides: Any = model.twin(1.0).transform
-    # What the detector would do at each width is done once, where images are loaded.
-    dataset.transforms = v2.Compose([augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)])
-    return Trainer(model, dataset, settings, place=place), val
-
-
-def _model(settings: TrainSettings, dataset: CocoDataset, start: bool) -> Slimmable:
-    sample = (dataset[index][0] for index in range(0, len(dataset), math.ceil(len(dataset) / SORTING_IMAGES)))
-    return starting_model(settings, dataset.classes, sample if settings.sort else None, blank=not start)
-
-
-def _run(trainer: Trainer, val: CocoDataset | None, folder: Path) -> Training:
-    settings, place = trainer.settings, trainer.place
-    try:
-        with RunLog(folder, asdict(settings)) if place.main else nullcontext() as log:
-            trainer.run(folder / CHECKPOINT, log)
-    except KeyboardInterrupt:
-        if place.main:
-            print(f"saved at step {trainer.step}; go on with: slimdet train --resume {folder}", file=sys.stderr)
-        raise
-    if settings.sizes:
-        set_image_size(trainer.result, settings.sizes[-1])
-    kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
-    calibrations = recalibrate(kept, trainer) if settings.statistics_images else {}
-    metrics: dict[str, Any] = {}
-    if settings.evaluate and val is not None:
-        metrics = validate_shares(kept, val, trainer.dataset.classes, trainer.device, place)
-    card = Card(trainer.dataset.classes, trainer.dataset.category_ids, asdict(settings) | {"steps": trainer.step})
-    path = folder / "model"
-    if place.main:
-        store.save(kept, path, card.record(store.weights_of(kept), metrics, calibrations))
-    return Training(folder, path, trainer.step, metrics)
-
-
-def recalibrate(model: Slimmable, trainer: Trainer) -> dict[str, Any]:
-    """Give every width of a trained model the statistics of the finished weights, from the training images.
-
-    Returns:
-        How, by width, as a card holds it.
-    """
-    settings, data = trainer.settings, trainer.dataset.unaugmented()
-    batches = calibration_batches(data, settings.statistics_images, settings.batch, settings.seed, trainer.device)
-    for width in model.widths:
-        collect_statistics(model, width, batches, settings.sizes)
-    record = {"images": sum(len(images) for images, _ in batches), "batch": settings.batch, "seed": settings.seed}
-    return {str(width): record for width in model.widths}

@@ -1,0 +1,286 @@
+"""A training from settings and data to a bundle, in a folder of its own; what was interrupted goes on there."""
+
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torchvision.transforms import v2
+
+from slimdet.bundle import store
+from slimdet.bundle.card import Card
+from slimdet.core.slimmable import Slimmable
+from slimdet.data.check import image_faults
+from slimdet.data.coco import CocoDataset
+from slimdet.data.config import read_data_config
+from slimdet.data.fingerprint import fingerprint
+from slimdet.data.transforms import ShrinkInto, augmentation
+from slimdet.errors import ConfigError, DataError, SlimdetError
+from slimdet.evaluation.inference import check_classes
+from slimdet.files import new_run_dir
+from slimdet.messages import first_line, listed, with_fields
+from slimdet.models.image_size import check_image_sizes, set_image_size
+from slimdet.models.kinds import kind_of
+from slimdet.training.callbacks import Callback, Guarded
+from slimdet.training.checkpoint import CHECKPOINT, read_checkpoint
+from slimdet.training.distributed import Place, find_restarts, joined
+from slimdet.training.failures import way_on
+from slimdet.training.lock import run_lock
+from slimdet.training.log import RunLog
+from slimdet.training.settings import TrainSettings, write_settings
+from slimdet.training.sharing import validate_shares
+from slimdet.training.start import starting_model
+from slimdet.training.statistics import calibration_batches, collect_statistics
+from slimdet.training.trainer import Trainer
+
+SORTING_IMAGES = 64  # enough for an order of channels
+CHECKED_PIXELS = 2e9  # of all images together: half a minute of decoding, some thousand photographs of the usual size
+# What a resumed run may have otherwise than before; the data set may be at another place, `epochs` more.
+FREE = ("data", "epochs", "device", "workers", "save_every", "evaluate", "check")
+
+logger = logging.getLogger("slimdet")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training made: its folder, the bundle in it, steps done, the numbers of every width.
+
+    `widths` is {"0.25": {"bbox": {"AP": ...}}}; empty where nothing was measured.
+    """
+
+    run: Path
+    model: Path
+    steps: int
+    widths: dict[str, Any]
+
+
+def train(
+    settings: TrainSettings | None = None,
+    *,
+    out: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    **fields: Any,
+) -> Training:
+    """Train a model and write `runs/train-N`: settings, metrics, checkpoint and the bundle `model`.
+
+        slimdet.train(data="data.yaml", backbone="mobilenet_v2", neck="light", epochs=3)
+
+    Args:
+        settings: what to train and how; the default is `TrainSettings()`.
+        out: the folder, in place of the next free `runs/train-N`.
+        callbacks: are told of every step, epoch and checkpoint.
+        fields: fields of `TrainSettings`, in place of those that `settings` has.
+
+    Raises:
+        SlimdetError: settings, data or weights that cannot be used, and nothing is written then; a loss that is not
+            finite, memory that does not suffice, an image that cannot be read.
+        Stopped: Ctrl-C or SIGTERM. The run can be gone on with, as after all errors of the training itself.
+        OSError: the disk is full.
+    """
+    settings = _absolute(with_fields(settings or TrainSettings(), fields))
+    with joined() as place:
+        restarts = find_restarts()
+        if restarts.allowed and out is None:
+            raise ConfigError("--out is missing: a training that torchrun starts again finds by it where it was")
+        if restarts.done and out and place.first((Path(out) / CHECKPOINT).is_file()):
+            return _resume(Path(out), place, callbacks, {})
+        trainer, val = _prepare(settings, place)
+        folder = None
+        if place.main:
+            folder = Path(out) if restarts.done and out else new_run_dir("train", out)
+        folder = cast(Path, place.first(folder))
+        with _locked(folder, place):
+            return _run(trainer, val, folder, callbacks)
+
+
+def resume(folder: str | Path, *, callbacks: Sequence[Callback] = (), **changes: Any) -> Training:
+    """Go on with a run in its folder, with its settings; of a finished one, the end is done again.
+
+    On a CPU the result is that of the run that was not interrupted, to the last bit.
+
+    Args:
+        folder: the run's.
+        callbacks: as `train` takes them.
+        changes: settings (`FREE`) to be otherwise. With more `epochs` the run is lengthened: from here on the learning
+            rate, and what else follows the length of a training, are those of a training that had them from its start.
+
+    Raises:
+        ConfigError: the folder holds no run that was interrupted, another process trains in it, or a setting cannot be
+            changed any more.
+        DataError: the data is not that of the run.
+        others: as `train`.
+    """
+    with joined() as place:
+        return _resume(Path(folder), place, callbacks, changes)
+
+
+def _resume(folder: Path, place: Place, callbacks: Sequence[Callback], changes: dict[str, Any]) -> Training:
+    file = folder / CHECKPOINT
+    if place.main and not file.is_file():
+        raise ConfigError(f"--resume {folder}: there is no {CHECKPOINT} of a training in it")
+    with _locked(folder, place):
+        state = read_checkpoint(file) if place.main else {}
+        settings = place.first(_continued(folder, state, changes) if place.main else TrainSettings())
+        trainer, val = _prepare(settings, place, start=False)
+        if place.main and state["data"] != trainer.fingerprint:
+            raise DataError(
+                f"--resume {folder}: {settings.data} is not the data of this run any more (other annotations, or files "
+                f"of other sizes); put it back, or start a new run on it with --weights {folder / 'model'}"
+            )
+        trainer.load(file)
+        return _run(trainer, val, folder, callbacks)
+
+
+def _continued(folder: Path, state: dict[str, Any], changes: dict[str, Any]) -> TrainSettings:
+    """The settings of an interrupted run, with the changes that it may have."""
+    try:
+        before = TrainSettings(**state["settings"])
+    except TypeError as error:
+        raise ConfigError(f"--resume {folder}: it was trained by another slimdet ({first_line(error)})") from error
+    after = _absolute(with_fields(before, changes))
+    fixed = [f"--{name.replace('_', '-')}" for name in changes if name not in FREE and _differ(before, after, name)]
+    if fixed:
+        raise ConfigError(
+            f"--resume {folder} goes on with the settings of the run: leave out {listed(fixed)}, or start a new run "
+            f"with --weights {folder / 'model'}"
+        )
+    done = (state["epoch"], state["batch"])
+    if after.epochs != before.epochs:
+        if after.epochs < before.epochs:
+            raise ConfigError(f"--epochs {after.epochs:g} is less than the {before.epochs:g} of {folder}")
+        text = "%s goes on at step %d (epoch %d, batch %d) with %g epochs in place of %g, at their learning rate"
+        logger.info(text, folder, state["step"], *done, after.epochs, before.epochs)
+    return after
+
+
+def _differ(one: TrainSettings, other: TrainSettings, name: str) -> bool:
+    return getattr(one, name) != getattr(other, name)
+
+
+def _absolute(settings: TrainSettings) -> TrainSettings:
+    """The settings with paths that mean the same in every folder."""
+    weights = Path(settings.weights)
+    return replace(
+        settings,
+        data=str(Path(settings.data).absolute()) if settings.data else "",
+        weights=str(weights.absolute()) if weights.exists() and settings.weights != "bundled" else settings.weights,
+    )
+
+
+def _locked(folder: Path, place: Place) -> AbstractContextManager[None]:
+    return run_lock(folder) if place.main else nullcontext()
+
+
+def _prepare(settings: TrainSettings, place: Place, start: bool = True) -> tuple[Trainer, CocoDataset | None]:
+    if not settings.data:
+        raise ConfigError("--data DATA.yaml is missing: it names the images and annotations to train on")
+    torch.manual_seed(settings.seed)
+    data = read_data_config(settings.data)
+    if data.train is None:
+        raise DataError(f"{settings.data} has no 'train:'")
+    masks = kind_of({"builder": settings.model}).masks
+    dataset = CocoDataset(data.train.annotations, data.train.images, masks=masks, train=True)
+    if not len(dataset):
+        raise DataError(f"{data.train.annotations} has no images to train on")
+    val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
+    if val is not None:
+        check_classes(dataset.classes, val)
+    parts = [part for part in (dataset, val) if part is not None]
+    if start and settings.check and place.main:
+        _check_images(parts)
+    model = _model(settings, dataset, start and place.main)  # the others get rank 0's weights
+    check_image_sizes(model, *parts)
+    sides: Any = model.twin(1.0).transform
+    # What the detector would do at each width is done once, where images are loaded.
+    dataset.transforms = v2.Compose([augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)])
+    trainer = Trainer(model, dataset, settings, place=place)
+    names = (record["file_name"] for record in dataset.coco["images"])
+    trainer.fingerprint = fingerprint(data.train.annotations, data.train.images, names)
+    return trainer, val
+
+
+def _check_images(datasets: Sequence[CocoDataset]) -> None:
+    """Name all images that cannot be used, before a long run meets the first of them."""
+    pixels = sum(record["width"] * record["height"] for part in datasets for record in part.coco["images"])
+    if pixels > CHECKED_PIXELS:
+        logger.info("the images are too many to decode them all now; 'slimdet check' does")
+        return
+    faults = {fault.file: fault.reason for part in datasets for fault in image_faults(part.coco, part.folder)}
+    if faults:
+        shown = [f"{file}: {reason}" for file, reason in faults.items()]
+        raise DataError(
+            f"{len(faults)} images cannot be used: {listed(shown, 20)}; repair them or take them out of the "
+            "annotations, or train until the first is met with --no-check"
+        )
+
+
+def _model(settings: TrainSettings, dataset: CocoDataset, start: bool) -> Slimmable:
+    sample = (dataset[index][0] for index in range(0, len(dataset), math.ceil(len(dataset) / SORTING_IMAGES)))
+    return starting_model(settings, dataset.classes, sample if settings.sort else None, blank=not start)
+
+
+def _run(trainer: Trainer, val: CocoDataset | None, folder: Path, callbacks: Sequence[Callback]) -> Training:
+    if trainer.place.main:
+        write_settings(folder, trainer.settings)
+        callbacks = [Guarded(RunLog()), *callbacks]
+    try:
+        trainer.run(folder, callbacks)
+        result = _finish(trainer, val)
+    except KeyboardInterrupt:
+        if trainer.place.main:
+            print(f"saved at step {trainer.saved}; go on with: {way_on(trainer)}", file=sys.stderr)
+        raise
+    for callback in callbacks:
+        callback.on_end(trainer, result.model)
+    return result
+
+
+def _finish(trainer: Trainer, val: CocoDataset | None) -> Training:
+    """Write the bundle, before anything that can fail, and again with what is found out about it."""
+    settings, place = trainer.settings, trainer.place
+    if settings.sizes:
+        set_image_size(trainer.result, settings.sizes[-1])
+    kept = trainer.result.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
+    path = trainer.folder / "model"
+    metrics: dict[str, Any] = {}
+    calibrations: dict[str, Any] = {}
+    _keep(kept, trainer, path, metrics, calibrations)
+    try:
+        if settings.statistics_images:
+            calibrations = recalibrate(kept, trainer)
+            _keep(kept, trainer, path, metrics, calibrations)
+        if settings.evaluate and val is not None:
+            metrics = validate_shares(kept, val, trainer.dataset.classes, trainer.device, place)
+            _keep(kept, trainer, path, metrics, calibrations)
+    except (SlimdetError, OSError, RuntimeError, MemoryError) as error:
+        text = "%s is trained and whole, but what follows a training failed: %s; do it again with: %s"
+        logger.warning(text, path, first_line(error), way_on(trainer))
+    return Training(trainer.folder, path, trainer.step, metrics)
+
+
+def _keep(
+    model: Slimmable, trainer: Trainer, path: Path, metrics: dict[str, Any], calibrations: dict[str, Any]
+) -> None:
+    if trainer.place.main:
+        data, facts = trainer.dataset, asdict(trainer.settings) | {"steps": trainer.step}
+        card = Card(data.classes, data.category_ids, facts)
+        store.save(model, path, card.record(store.weights_of(model), metrics, calibrations))
+
+
+def recalibrate(model: Slimmable, trainer: Trainer) -> dict[str, Any]:
+    """Give every width of a trained model the statistics of the finished weights, from the training images.
+
+    Returns:
+        How, by width, as a card holds it.
+    """
+    settings, data = trainer.settings, trainer.dataset.unaugmented()
+    batches = calibration_batches(data, settings.statistics_images, settings.batch, settings.seed, trainer.device)
+    for width in model.widths:
+        collect_statistics(model, width, batches, settings.sizes)
+    record = {"images": sum(len(images) for images, _ in batches), "batch": settings.batch, "seed": settings.seed}
+    return {str(width): record for width in model.widths}

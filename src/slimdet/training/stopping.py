@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM end a training between two steps: within one, some widths would be ahead of others."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Stopped(KeyboardInterrupt):
+    """A training was ended by a signal and is saved; `signal` is its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.signal = number
+
+
+class StopFlag:
+    """While it is entered, SIGINT and SIGTERM only set `signal`, which the training looks at between steps.
+
+    More of them change nothing, so that a checkpoint is written to its end. Outside the main thread, where Python
+    handles no signals, it does nothing.
+    """
+
+    signal: int | None = None
+
+    def __enter__(self) -> "StopFlag":
+        self._main = threading.current_thread() is threading.main_thread()
+        self._before: dict[int, Any] = {}
+        if self._main:
+            self._before = {number: signal.signal(number, self._set) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+
+    def hush(self) -> None:
+        """Keep the death of a process that reads images from raising an error wherever we are, as torch has it.
+
+        The next batch, which does not come, tells of it. Call it when batches have begun to come: torch sets its
+        handler then.
+        """
+        if self._main and hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL:
+            self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)

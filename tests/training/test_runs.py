@@ -1,0 +1,295 @@
+"""Whole small runs: their files, their interruption, their errors, and that they learn."""
+
+import csv
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import slimdet
+from scenes import make_scenes
+from scenes_detector import small_settings
+from slimdet import Slimmable
+from slimdet.bundle import card
+from slimdet.errors import ConfigError, DataError
+from slimdet.training import trainer
+from slimdet.training.callbacks import Callback, StepReport
+from slimdet.training.checkpoint import CHECKPOINT
+from slimdet.training.runs import resume, train
+from slimdet.training.settings import learning_rate
+from slimdet.training.stopping import Stopped
+from slimdet.training.trainer import Trainer
+
+
+def test_a_run_writes_settings_metrics_checkpoint_and_bundle(scenes: Path, tmp_path: Path) -> None:
+    result = slimdet.train(
+        small_settings(scenes, distill=1.0, sort=True, ema=0.9, bf16=True, schedule="cosine"),
+        out=tmp_path / "run",
+        evaluate=True,
+        epochs=2 / 3,
+    )
+    run = tmp_path / "run"
+    assert (result.run, result.model, result.steps) == (run, run / "model", 2)
+    assert set(result.widths) == {"0.5", "1.0"}
+    assert len(result.widths["0.5"]["bbox"]) == 12
+    assert json.loads((run / "settings.json").read_text())["distill"] == 1.0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 2
+    assert {"loss/0.5", "loss/1.0", "distill_features/0.5", "lr", "images_per_s"} <= set(rows[-1])
+    assert "distill_features/1.0" not in rows[-1]
+    with (run / "metrics.csv").open(newline="") as handle:
+        table = list(csv.DictReader(handle))
+    assert float(table[-1]["loss/0.5"]) == pytest.approx(rows[-1]["loss/0.5"])
+    assert next((run / "tensorboard").glob("events*")).stat().st_size > 0
+    model = slimdet.load(run / "model")
+    said = card.read(run / "model")
+    assert said.classes == ("red", "green")
+    assert said.category_ids == (10, 20)
+    assert said.training["steps"] == 2
+    assert said.metrics == result.widths
+    found = model([torch.rand(3, 72, 96)], width=0.5)[0]
+    assert set(found) == {"boxes", "labels", "scores"}
+
+
+def test_losses_fall(trained: Path) -> None:
+    """Fifteen steps on six pictures: every width learns."""
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    for width in ("0.5", "1.0"):
+        assert rows[-1][f"loss/{width}"] < 0.95 * rows[0][f"loss/{width}"]
+        assert math.isfinite(rows[-1][f"loss/{width}"])
+
+
+def test_the_widest_may_be_alone_at_first(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[float]] = []
+
+    def no_step(*args: Any) -> dict[float, dict[str, torch.Tensor]]:
+        seen.append(args[3])
+        return {}
+
+    monkeypatch.setattr(trainer, "accumulate_gradients", no_step)
+    train(small_settings(scenes, widest_only=0.5, epochs=4 / 3), out=tmp_path / "late")  # 4 steps
+    assert seen == [[1.0], [1.0], [1.0, 0.5], [1.0, 0.5]]
+
+
+def test_every_width_sees_the_batch_at_a_size_of_its_own(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[float, set[int]] = {}
+
+    def no_step(model: Slimmable, images: Any, targets: Any, widths: list[float], *rest: Any) -> dict:
+        for width in widths:
+            transform: Any = model.twin(width).get_submodule("transform")
+            batch, _ = transform(images)
+            seen.setdefault(width, set()).update(min(size) for size in batch.image_sizes)
+        assert all(min(image.shape[1:]) <= 64 for image in images)  # shrunk where they were loaded, once
+        return {}
+
+    monkeypatch.setattr(trainer, "accumulate_gradients", no_step)
+    settings = small_settings(scenes, imgsz=(32, 64), epochs=6, widths=(0.25, 0.5, 1.0))
+    run = train(settings, out=tmp_path / "run")
+    assert seen[1.0] == {64}
+    assert seen[0.25] == seen[0.5] == {32, 64}
+    model = slimdet.load(run.model)
+    for width in model.widths:
+        assert model.twin(width).get_submodule("transform").min_size == (64,)
+
+
+def test_widths_at_other_sizes_learn_from_the_widest_and_get_statistics(scenes: Path, tmp_path: Path) -> None:
+    options = {"imgsz": (32, 64), "distill": 1.0, "recalibrate": 4, "epochs": 1, "bf16": True, "ema": 0.9}
+    run = train(small_settings(scenes, **options), out=tmp_path / "run")
+    rows = [json.loads(line) for line in (run.run / "metrics.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert rows[-1]["distill_features/0.5"] > 0
+    assert card.read(run.model).calibrations["0.5"]["images"] >= 4
+
+
+def test_a_run_divides_the_gradients_of_shared_weights(scenes: Path, tmp_path: Path) -> None:
+    momenta = {}
+    for choice in ("sum", "root", "mean"):
+        settings = small_settings(scenes, gradient_reduction=choice, epochs=0.01, clip=1e9, weight_decay=0.0)
+        run = train(settings, out=tmp_path / choice)
+        assert run.steps == 1
+        state = torch.load(run.run / CHECKPOINT, weights_only=True)
+        momenta[choice] = state["optimizer"]["state"][0]["momentum_buffer"]  # of the stem: [64, 3, 7, 7]
+    summed = momenta["sum"]
+    assert summed.shape == (64, 3, 7, 7)
+    for choice, power in (("root", 0.5), ("mean", 1.0)):
+        torch.testing.assert_close(momenta[choice][:32], summed[:32] / 2**power)
+        torch.testing.assert_close(momenta[choice][32:], summed[32:])
+
+
+def test_masks_train_and_validate(scenes: Path, tmp_path: Path) -> None:
+    result = train(small_settings(scenes, model="mask_rcnn", evaluate=True), out=tmp_path / "run")
+    assert set(result.widths["1.0"]) == {"bbox", "segm"}
+
+
+class SignalAt(Callback):
+    """Sends this process a signal after a step."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self.at, self.number = step, number
+
+    def on_step(self, state: Trainer, report: StepReport) -> None:
+        if state.step == self.at:
+            os.kill(os.getpid(), self.number)
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model" / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ema": 0.9, "workers": 2, "distill": 1.0, "schedule": "cosine"},
+        {"width_sampling": "range", "recalibrate": 4, "model": "mask_rcnn"},
+        {"width_sampling": "sandwich", "widths": (0.25, 0.5, 0.75, 1.0), "imgsz": (32, 64), "augment": "strong"},
+    ],
+    ids=["average, workers, teaching", "range of widths, masks", "sandwich, range of sizes"],
+)
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any]
+) -> None:
+    settings = small_settings(scenes, **{"epochs": 5 / 3, **options})  # 5 steps; stopped in the second epoch
+    train(settings, out=tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(settings, out=tmp_path / "parts", callbacks=[SignalAt(4)])
+    assert not (tmp_path / "parts" / "model").exists()
+    assert f"saved at step 4; go on with: slimdet train --resume {tmp_path / 'parts'}" in capsys.readouterr().err
+    random.seed(1)
+    torch.manual_seed(1)  # nothing that a new process starts with matters
+    assert resume(tmp_path / "parts").steps == 5
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+def test_a_resumed_log_has_every_step_once(scenes: Path, tmp_path: Path) -> None:
+    settings = small_settings(scenes, epochs=20 / 3)  # 20 steps
+    with pytest.raises(Stopped):
+        train(settings, out=tmp_path / "run", callbacks=[SignalAt(10, signal.SIGTERM)])
+    lines = tmp_path / "run" / "metrics.jsonl"
+    with lines.open("a") as handle:
+        handle.write('{"step": 20, "lr": 5}\n{"step": 21, "l')  # of a process that was killed after its last checkpoint
+    resume(tmp_path / "run")
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [row["step"] for row in rows] == [10, 20]
+    assert rows[1]["lr"] != 5
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as handle:
+        assert [row["step"] for row in csv.DictReader(handle)] == ["10", "20"]
+
+
+def test_a_finished_run_is_lengthened(
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(scenes.parent)
+    run = train(small_settings(Path(scenes.name), epochs=1, schedule="step"), out=tmp_path / "run").run
+    assert json.loads((run / "settings.json").read_text())["data"] == str(scenes)
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "slimdet")
+    rates = []
+
+    class Rates(Callback):
+        def on_step(self, state: Trainer, report: StepReport) -> None:
+            rates.append(report.lr)
+
+    longer = resume(run, epochs=2, callbacks=[Rates()])
+    assert longer.steps == 6
+    settings = small_settings(scenes, epochs=2, schedule="step")
+    assert rates == [learning_rate(settings, step, 6) for step in (3, 4, 5)]
+    assert "goes on at step 3 (epoch 1, batch 0) with 2 epochs in place of 1" in caplog.text
+    assert card.read(run / "model").training["epochs"] == 2
+    with pytest.raises(ConfigError, match="--epochs 1 is less than the 2 of"):
+        resume(run, epochs=1)
+
+
+def test_resuming_otherwise_is_refused(scenes: Path, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = weights(run)
+    with pytest.raises(ConfigError, match=r"leave out --widths, --ema, or start a new run with --weights"):
+        resume(run, widths=(0.25, 1.0), ema=0.5, workers=0)
+    other = make_scenes(tmp_path / "other", images=5)
+    with pytest.raises(DataError, match=r"other.data\.yaml is not the data of this run"):
+        resume(run, data=str(other))
+    assert weights(run) == before
+    moved = shutil.copytree(scenes.parent, tmp_path / "moved") / scenes.name
+    resume(run, data=str(moved))  # the same data at another place
+    assert weights(run) == before
+    (tmp_path / "moved" / "images" / "3.png").write_bytes(b"another picture")
+    with pytest.raises(DataError, match="files of other sizes"):
+        resume(run)
+
+
+def test_a_run_that_is_being_trained_is_not_resumed(scenes: Path, tmp_path: Path) -> None:
+    refused = []
+
+    class Second(Callback):
+        def on_step(self, state: Trainer, report: StepReport) -> None:
+            with pytest.raises(ConfigError, match=f"is being trained in by process {os.getpid()}") as error:
+                resume(state.folder)
+            refused.append(error)
+
+    train(small_settings(scenes), out=tmp_path / "run", callbacks=[Second()])
+    assert len(refused) == 1
+
+
+def test_a_finished_training_survives_what_follows_it(
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = shutil.copytree(scenes.parent, tmp_path / "data")
+    broken = shutil.copytree(scenes.parent / "images", data / "val")
+    broken.joinpath("1.png").write_bytes(b"no picture")
+    (data / "data.yaml").write_text(
+        "train: {images: images, annotations: annotations.json}\nval: {images: val, annotations: annotations.json}\n"
+    )
+    settings = small_settings(data / "data.yaml", evaluate=True)
+    with pytest.raises(DataError, match=r"1 images cannot be used: .*val/1\.png.*--no-check"):
+        train(settings, out=tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    result = train(settings, out=tmp_path / "run", check=False)
+    assert result.widths == {}
+    assert "is trained and whole, but what follows a training failed" in caplog.text
+    assert slimdet.load(result.model).widths == (0.5, 1.0)
+
+
+def test_all_bad_images_are_named_before_the_first_step(scenes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(scenes.parent, tmp_path / "data")
+    (data / "images" / "2.png").unlink()
+    (data / "images" / "5.png").write_bytes((data / "images" / "5.png").read_bytes()[:-50])
+    with pytest.raises(DataError, match=r"2 images cannot be used: .*2\.png: no such file, .*5\.png: "):
+        train(small_settings(data / "data.yaml"), out=tmp_path / "run")
+
+
+def test_a_log_that_fails_ends_no_run(
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # not installed
+    result = train(small_settings(scenes, epochs=20 / 3), out=tmp_path / "run")
+    assert result.steps == 20
+    assert caplog.text.count("RunLog does not work, training goes on without it") == 1
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_users_mistakes_are_named(scenes: Path, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"TrainSettings: 'epoch' is not one of .*; did you mean epochs\?"):
+        slimdet.train(data=scenes, epoch=3)
+    with pytest.raises(ConfigError, match=r"--data DATA\.yaml is missing"):
+        slimdet.train(epochs=3)
+    with pytest.raises(ConfigError, match=r"--resume .*nowhere"):
+        resume(tmp_path / "nowhere")
+    run = shutil.copytree(trained, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"'momenta' is not one of .*did you mean momentum"):
+        resume(run, momenta=1)
+    state = torch.load(run / CHECKPOINT, weights_only=True)
+    torch.save(state | {"settings": state["settings"] | {"momenta": 1}}, run / CHECKPOINT)
+    with pytest.raises(ConfigError, match=r"--resume .*another slimdet .*momenta"):
+        resume(run)
+    (run / CHECKPOINT).unlink()
+    with pytest.raises(ConfigError, match=r"there is no last\.pt"):
+        resume(run)
