@@ -150,17 +150,41 @@ def test_a_killed_process_ends_all_and_the_next_start_goes_on_to_the_same_weight
     whole = ended(in_processes(command(data, tmp_path / "whole", *flags)))
     assert whole.returncode == 0, whole.stderr
     words = in_processes(command(data, tmp_path / "cut", *flags), "--max-restarts=1")
-    with (tmp_path / "stderr").open("w") as stderr:
-        running = subprocess.Popen(words, stderr=stderr, stdout=stderr, env=ONE_THREAD)
-        limit = time.monotonic() + 200
-        while not (tmp_path / "cut" / CHECKPOINT).exists() and running.poll() is None and time.monotonic() < limit:
-            time.sleep(0.02)
-        os.kill(children(running.pid)[-1], signal.SIGKILL)
-        assert running.wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
-    assert "exitcode: -9" in (tmp_path / "stderr").read_text().replace("exitcode -9", "exitcode: -9")
+    code, told = sent(signal.SIGKILL, words, tmp_path)
+    assert code == 0, told
+    assert "exitcode: -9" in told
     before, after = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "cut")
     assert before["step"] == after["step"] == 6
     assert all(torch.equal(after["model"][name], value) for name, value in before["model"].items())
+
+
+def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path: Path) -> None:
+    data = make_scenes(tmp_path / "scenes")
+    flags = ["--epochs", "10", "--save-every", "0.001", "--no-evaluate"]
+    code, told = sent(signal.SIGTERM, in_processes(command(data, tmp_path / "cut", *flags)), tmp_path)
+    assert code != 0
+    assert f"--resume {tmp_path / 'cut'}" in told
+    assert "another process of this run ended" not in told
+    assert 0 < steps_of(tmp_path / "cut") < 20
+    alone = ended([sys.executable, "-m", "slimdet", "train", "--resume", str(tmp_path / "cut")])  # in another number
+    assert alone.returncode == 0, alone.stderr
+    assert steps_of(tmp_path / "cut") == 20
+
+
+def sent(number: int, words: Sequence[str], folder: Path) -> tuple[int, str]:
+    """Send a signal to the second process of a run in `folder / "cut"` that has done a step; exit code and stderr."""
+    with (folder / "stderr").open("w") as stderr:
+        running = subprocess.Popen(words, stderr=stderr, stdout=stderr, env=ONE_THREAD)
+        limit = time.monotonic() + 200
+        while not steps_of(folder / "cut") and running.poll() is None and time.monotonic() < limit:
+            time.sleep(0.02)
+        os.kill(children(running.pid)[-1], number)
+        code = running.wait(timeout=300)
+    return code, (folder / "stderr").read_text()
+
+
+def steps_of(run: Path) -> int:
+    return checkpoint(run)["step"] if (run / CHECKPOINT).exists() else 0
 
 
 def children(process: int) -> list[int]:

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from slimdet.errors import ConfigError
 from slimdet.messages import first_line
@@ -137,7 +139,10 @@ def join(place: Place, backend: str | None = None) -> None:
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")
     try:
-        distributed.init_process_group(backend, rank=place.rank, world_size=place.world)
+        store, rank, world = next(rendezvous("env://", place.rank, place.world))
+        # torchrun's store outlives a start, and the addresses that dead processes left in it shall not be read.
+        store = PrefixStore(f"start {find_restarts().done}", store)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"cannot join {place.world} processes over {backend}: {first_line(error)}") from None
 
