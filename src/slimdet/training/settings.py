@@ -66,6 +66,7 @@ class TrainSettings:
     device: str = "auto"
     seed: int = 0
     workers: int = 0
+    threads: int | None = None  # that compute; None: torch's choice
     save_every: float = 300.0  # seconds between checkpoints
     evaluate: bool = True  # at the end, every width, on the val split
 
@@ -130,7 +131,17 @@ def _size_range(sides: Sequence[int]) -> tuple[int, int]:
     return int(low), int(high)
 
 
-_LEAST = {"epochs": 0, "batch": 1, "warmup": 0, "clip": 0, "ema": 0, "distill": 0, "loss_exponent": 0, "recalibrate": 0}
+_LEAST = {
+    "epochs": 0,
+    "batch": 1,
+    "warmup": 0,
+    "clip": 0,
+    "ema": 0,
+    "distill": 0,
+    "loss_exponent": 0,
+    "recalibrate": 0,
+    "threads": 1,
+}
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,8 @@ def _prepare(settings: TrainSettings, start: bool = True) -> tuple[Trainer, Coco
     if not settings.data:
         raise ConfigError("--data DATA.yaml is missing: it names the images and annotations to train on")
     torch.manual_seed(settings.seed)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     data = read_data_config(settings.data)
     if data.train is None:
         raise DataError(f"{settings.data} has no 'train:'")
