@@ -1,5 +1,6 @@
 """One function per verb, no logic; defaults are the settings'. `slimdet.cli.command` makes flags and help of it."""
 
+import os
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -99,6 +100,7 @@ def train(
     device: Device = T.device,
     seed: Annotated[Natural, "of everything drawn at random"] = T.seed,
     workers: Annotated[Natural, "processes that read images"] = T.workers,
+    threads: Threads = T.threads,
     save_every: Annotated[Positive, "seconds between checkpoints"] = T.save_every,
     evaluate: Annotated[bool, "measure on val:, every width at the end"] = T.evaluate,
     val_every: Annotated[Natural, "epochs between validations on the way; 0 is none"] = T.val_every,
@@ -322,4 +324,8 @@ VERBS = {verb.__name__: verb for verb in _ALL}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `slimdet VERB ...` and return its exit code."""
+    # Read when torch is imported: threads that wait by spinning, the default, make a step on a busy machine many times
+    # slower (benchmarks/training/waiting.json).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
     return run(VERBS, argv)

@@ -37,7 +37,19 @@ from slimdet.training.watching import watchers
 SORTING_IMAGES = 64  # enough for an order of channels
 CHECKED_PIXELS = 2e9  # of all images together: half a minute of decoding, some thousand photographs of the usual size
 # What a resumed run may have otherwise than before; the data set may be at another place, `epochs` more.
-FREE = ("data", "epochs", "device", "workers", "save_every", "evaluate", "val_every", "val_widths", "patience", "check")
+FREE = (
+    "data",
+    "epochs",
+    "device",
+    "workers",
+    "threads",
+    "save_every",
+    "evaluate",
+    "val_every",
+    "val_widths",
+    "patience",
+    "check",
+)
 
 logger = logging.getLogger("slimdet")
 
@@ -179,6 +191,8 @@ def _locked(folder: Path, place: Place) -> AbstractContextManager[None]:
 
 def _prepare(settings: TrainSettings, place: Place, own: Own, start: bool = True) -> Trainer:
     torch.manual_seed(settings.seed)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     dataset, val = datasets(settings, own)
     if val is not None:
         check_classes(dataset.classes, val)

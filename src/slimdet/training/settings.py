@@ -70,6 +70,7 @@ class TrainSettings:
     device: str = "auto"
     seed: int = 0
     workers: int = 0
+    threads: int | None = None  # that compute; None: torch's choice
     save_every: float = 300.0  # seconds between checkpoints
     evaluate: bool = True  # on the val split: at the end every width, on the way those of `val_widths`
     val_every: int = 1  # epochs between validations; 0: at the end alone
@@ -159,6 +160,7 @@ _LEAST = {
     "recalibrate": 0,
     "val_every": 0,
     "patience": 0,
+    "threads": 1,
 }
 
 
