@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from slimdet.evaluation.matching import METRICS
-from slimdet.training.callbacks import StepReport
-from slimdet.training.distributed import Place
+from slimdet.training.processes.distributed import Place
+from slimdet.training.watching.callbacks import StepReport
 
 
 def state_of(folder: Path, **changes: Any) -> Any:

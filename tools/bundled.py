@@ -30,7 +30,7 @@ from slimdet.files import atomic_write
 from slimdet.report import profiling
 from slimdet.training import runs
 from slimdet.training.calibration import calibrate
-from slimdet.training.checkpoint import CHECKPOINT
+from slimdet.training.safety.checkpoint import CHECKPOINT
 from slimdet.training.statistics import calibration_batches, collect_statistics
 
 # What 'slimdet train' is given, flag by flag; each stage goes on from the bundle of the one before.

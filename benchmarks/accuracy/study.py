@@ -32,12 +32,12 @@ from slimdet.devices import choose_device
 from slimdet.evaluation.inference import detect
 from slimdet.evaluation.matching import evaluate
 from slimdet.files import atomic_write
-from slimdet.training.log import MetricsLog
-from slimdet.training.progress import Lines
 from slimdet.training.runs import recalibrate
 from slimdet.training.settings import TrainSettings
 from slimdet.training.start import starting_model
 from slimdet.training.trainer import Trainer
+from slimdet.training.watching.log import MetricsLog
+from slimdet.training.watching.progress import Lines
 
 ROWS = Path(__file__).parent / "rows"
 WORK = Path("runs/accuracy")

@@ -59,7 +59,7 @@ def main() -> None:
     from slimdet.evaluation.matching import evaluate
 
     try:  # as slimdet.evaluation.inference.detect gives them: dicts before, columns now
-        from slimdet.data.records import Columns, Records
+        from slimdet.data.formats.records import Columns, Records
     except ImportError:
         Columns = Records = None  # type: ignore[assignment, misc]
     coco, arrays = make(arguments.detections, arguments.classes)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from slimdet.training.checkpoint import CHECKPOINT
+from slimdet.training.safety.checkpoint import CHECKPOINT
 
 RESULT = Path(__file__).with_suffix(".json")
 BRIDGE = "slimdet-br"

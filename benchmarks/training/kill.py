@@ -36,8 +36,8 @@ from scenes_detector import small_settings  # pyright: ignore
 from slimdet import files
 from slimdet.bundle import manifest, store
 from slimdet.errors import SlimdetError
-from slimdet.training.checkpoint import CHECKPOINT, read_checkpoint
 from slimdet.training.runs import resume, train
+from slimdet.training.safety.checkpoint import CHECKPOINT, read_checkpoint
 
 STEPS = 6
 SECONDS = 0.0  # that a run takes by itself, once measured

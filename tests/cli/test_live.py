@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.live import Live
 
 from slimdet.cli.live import LiveTable, table, training_view
-from slimdet.training import progress
-from slimdet.training.progress import Lines, Pace
+from slimdet.training.watching import progress
+from slimdet.training.watching.progress import Lines, Pace
 from watching import measured, report, state_of
 
 

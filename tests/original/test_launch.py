@@ -4,7 +4,7 @@ import pytest
 
 from slimdet.errors import ConfigError
 from slimdet.original.launch import find_place
-from slimdet.training.distributed import Place
+from slimdet.training.processes.distributed import Place
 
 
 def test_places() -> None:

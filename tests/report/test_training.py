@@ -8,8 +8,8 @@ from PIL import Image
 from scenes_detector import small_settings, tiny_model
 from slimdet.data.coco import CocoDataset
 from slimdet.report.training import RunPictures, curves
-from slimdet.training.log import METRICS
-from slimdet.training.validating import HISTORY
+from slimdet.training.watching.log import METRICS
+from slimdet.training.watching.validating import HISTORY
 from watching import state_of
 
 LOSSES = [{"step": 1, "epoch": 0.1, "loss/1.0": 3.0}, {"step": 10, "epoch": 1, "loss/1.0": 2.0, "loss/0.5": 4.0}]

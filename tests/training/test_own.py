@@ -15,8 +15,8 @@ from slimdet.data.coco import CocoDataset
 from slimdet.data.own import OwnDataset
 from slimdet.errors import BundleError, ConfigError
 from slimdet.models.builders import faster_rcnn
-from slimdet.training.callbacks import Callback
 from slimdet.training.own import Own, own_model
+from slimdet.training.watching.callbacks import Callback
 
 
 class Plain(Dataset[Any]):

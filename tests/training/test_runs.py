@@ -21,12 +21,12 @@ from slimdet import Slimmable
 from slimdet.bundle import card
 from slimdet.errors import ConfigError, DataError
 from slimdet.training import trainer
-from slimdet.training.callbacks import Callback, StepReport
-from slimdet.training.checkpoint import CHECKPOINT
 from slimdet.training.runs import resume, train
+from slimdet.training.safety.checkpoint import CHECKPOINT
+from slimdet.training.safety.stopping import Stopped
 from slimdet.training.settings import learning_rate
-from slimdet.training.stopping import Stopped
 from slimdet.training.trainer import Trainer
+from slimdet.training.watching.callbacks import Callback, StepReport
 
 
 def test_a_run_writes_settings_metrics_checkpoint_and_bundle(scenes: Path, tmp_path: Path) -> None:

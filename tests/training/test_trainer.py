@@ -12,11 +12,11 @@ import torch
 from scenes_detector import small_settings
 from slimdet.errors import ConfigError, DataError, ImageError
 from slimdet.training import trainer
-from slimdet.training.callbacks import Callback, StepReport
-from slimdet.training.checkpoint import CHECKPOINT, read_checkpoint
 from slimdet.training.runs import resume, train
-from slimdet.training.stopping import Stopped
+from slimdet.training.safety.checkpoint import CHECKPOINT, read_checkpoint
+from slimdet.training.safety.stopping import Stopped
 from slimdet.training.trainer import Trainer
+from slimdet.training.watching.callbacks import Callback, StepReport
 
 accumulate = trainer.accumulate_gradients
 

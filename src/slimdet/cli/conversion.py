@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimdet.bundle import store
-from slimdet.data.convert import to_coco
+from slimdet.data.formats.convert import to_coco
 from slimdet.errors import ConfigError
 from slimdet.files import new_run_dir
 

@@ -10,8 +10,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from slimdet.training.callbacks import StepReport
-from slimdet.training.progress import Lines, Pace, place, speed, totals
+from slimdet.training.watching.callbacks import StepReport
+from slimdet.training.watching.progress import Lines, Pace, place, speed, totals
 
 if TYPE_CHECKING:
     from slimdet.evaluation.validation import Measured

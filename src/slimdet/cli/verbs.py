@@ -122,8 +122,9 @@ def train(
     fields["data"] = str(data or "")
     from slimdet.cli.live import training_view
     from slimdet.report.training import RunPictures
-    from slimdet.training import distributed, runs
-    from slimdet.training.callbacks import Guarded
+    from slimdet.training import runs
+    from slimdet.training.processes import distributed
+    from slimdet.training.watching.callbacks import Guarded
 
     if resume and out is not None:
         raise ConfigError(f"--resume {resume} goes on in its own folder; leave out --out {out}")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from slimdet.data.annotations import by_id, sides
-from slimdet.data.reading import read_lists
-from slimdet.data.records import NO_ID, Records, id_faults, record_faults
+from slimdet.data.formats.reading import read_lists
+from slimdet.data.formats.records import NO_ID, Records, id_faults, record_faults
 from slimdet.errors import DataError, ImageError
 from slimdet.images.decoding import read_image
 

@@ -18,8 +18,8 @@ from torchvision import tv_tensors
 
 from slimdet.data.annotations import HARMLESS, encoded, rle_functions
 from slimdet.data.check import file_faults, load
+from slimdet.data.formats.records import ImageRecords, fill_areas
 from slimdet.data.loader import floats
-from slimdet.data.records import ImageRecords, fill_areas
 from slimdet.data.transforms import ShrinkInto
 from slimdet.errors import DataError
 from slimdet.images.decoding import read_image

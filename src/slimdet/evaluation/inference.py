@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from slimdet.data.formats.records import Columns, Records
 from slimdet.data.loader import floats, loader
-from slimdet.data.records import Columns, Records
 from slimdet.errors import DataError
 from slimdet.messages import listed
 from slimdet.models.kinds import without_background
@@ -90,7 +90,7 @@ def detect_each(
     The arguments are those of `detect`; `progress` is told the detector's key first.
 
     Returns:
-        The detections of each; see `slimdet.data.records`: they are read like a list of dicts.
+        The detections of each; see `slimdet.data.formats.records`: they are read like a list of dicts.
 
     Raises:
         DataError: as `to_coco`.

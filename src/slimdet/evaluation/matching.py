@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from slimdet.data.records import Records
+from slimdet.data.formats.records import Records
 from slimdet.errors import ConfigError
 from slimdet.evaluation.ground_truth import GroundTruth
 

@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Mapping
 
 from slimdet.errors import ConfigError
-from slimdet.training import distributed
-from slimdet.training.distributed import Place
+from slimdet.training.processes import distributed
+from slimdet.training.processes.distributed import Place
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 # Environment variables that hold rank, number of processes and rank on this machine; the first set that is there.

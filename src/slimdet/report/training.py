@@ -11,11 +11,11 @@ from slimdet.data.coco import CocoDataset
 from slimdet.data.summary import MEDIUM, SMALL, areas, summarize
 from slimdet.files import atomic_write
 from slimdet.report import plots
-from slimdet.training.callbacks import Callback
-from slimdet.training.log import METRICS, read_rows
-from slimdet.training.mosaics import comparison, spread
 from slimdet.training.trainer import Trainer
-from slimdet.training.validating import HISTORY
+from slimdet.training.watching.callbacks import Callback
+from slimdet.training.watching.log import METRICS, read_rows
+from slimdet.training.watching.mosaics import comparison, spread
+from slimdet.training.watching.validating import HISTORY
 
 ROWS = 4  # images of a mosaic
 SHOWN = 2  # widths of a mosaic: the narrowest and the widest

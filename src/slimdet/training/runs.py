@@ -20,19 +20,19 @@ from slimdet.evaluation.inference import check_classes
 from slimdet.files import new_run_dir
 from slimdet.messages import first_line, listed, with_fields
 from slimdet.models.image_size import check_image_sizes, set_image_size
-from slimdet.training.bundles import MODEL, keep
-from slimdet.training.callbacks import Callback
-from slimdet.training.checkpoint import CHECKPOINT, read_checkpoint
-from slimdet.training.distributed import Place, find_restarts, joined
-from slimdet.training.failures import way_on
-from slimdet.training.lock import run_lock
 from slimdet.training.own import Own, datasets, fingerprint_of, own_model
+from slimdet.training.processes.distributed import Place, find_restarts, joined
+from slimdet.training.processes.sharing import validate_shares
+from slimdet.training.safety.bundles import MODEL, keep
+from slimdet.training.safety.checkpoint import CHECKPOINT, read_checkpoint
+from slimdet.training.safety.failures import way_on
+from slimdet.training.safety.lock import run_lock
 from slimdet.training.settings import TrainSettings, write_settings
-from slimdet.training.sharing import validate_shares
 from slimdet.training.start import resolved, starting_model
 from slimdet.training.statistics import calibration_batches, collect_statistics
 from slimdet.training.trainer import Trainer
-from slimdet.training.watching import watchers
+from slimdet.training.watching.callbacks import Callback
+from slimdet.training.watching.usual import watchers
 
 SORTING_IMAGES = 64  # enough for an order of channels
 CHECKED_PIXELS = 2e9  # of all images together: half a minute of decoding, some thousand photographs of the usual size

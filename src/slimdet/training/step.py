@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from slimdet.core.sliced import Sliced
 from slimdet.core.slimmable import Slimmable
 from slimdet.training.distillation import Watched, distillation_losses, watch
-from slimdet.training.distributed import Place
 from slimdet.training.precision import bfloat16_layers
+from slimdet.training.processes.distributed import Place
+from slimdet.training.processes.sharing import Samples, Share
 from slimdet.training.settings import TrainSettings
-from slimdet.training.sharing import Samples, Share
 
 
 def accumulate_gradients(

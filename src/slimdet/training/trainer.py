@@ -19,14 +19,14 @@ from slimdet.data.loader import check_shared, loader, to_device
 from slimdet.devices import choose_device
 from slimdet.errors import DataError, WidthError
 from slimdet.models.image_size import resize_shorter_side
-from slimdet.training.callbacks import Callback, StepReport
-from slimdet.training.checkpoint import CHECKPOINT, read_checkpoint, restore, save_checkpoint
-from slimdet.training.distributed import Place, reduce_step, running_statistics
-from slimdet.training.failures import explained, not_finite
+from slimdet.training.processes.distributed import Place, reduce_step, running_statistics
+from slimdet.training.processes.sharing import Share
+from slimdet.training.safety.checkpoint import CHECKPOINT, read_checkpoint, restore, save_checkpoint
+from slimdet.training.safety.failures import explained, not_finite
+from slimdet.training.safety.stopping import StopFlag, Stopped
 from slimdet.training.settings import REDUCTIONS, TrainSettings, learning_rate, sampled_sizes, sampled_widths
-from slimdet.training.sharing import Share
 from slimdet.training.step import accumulate_gradients, average, divide_by_users
-from slimdet.training.stopping import StopFlag, Stopped
+from slimdet.training.watching.callbacks import Callback, StepReport
 from slimdet.widths import widths_between
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]], list[Any]]  # images, targets, the images' ids

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from slimdet.data.annotations import LISTS
-from slimdet.data.reading import load_coco
+from slimdet.data.formats.reading import load_coco
 from slimdet.errors import ConfigError, DataError
 from slimdet.original.configs.config import Config
 from slimdet.original.data.unpickle import unpickle

@@ -25,7 +25,7 @@ from slimdet.original.launch import join
 from slimdet.original.testing.augmented_test import detect
 from slimdet.original.testing.prepare import ready
 from slimdet.original.testing.results import ImageResult, image_result
-from slimdet.training.distributed import Place
+from slimdet.training.processes.distributed import Place
 
 Results = dict[float, list[ImageResult]]
 

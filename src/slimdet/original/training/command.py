@@ -13,7 +13,7 @@ from slimdet.errors import ConfigError
 from slimdet.original.configs.config import Config, read_config
 from slimdet.original.launch import find_place, join
 from slimdet.original.training.trainer import Trainer
-from slimdet.training.distributed import Place
+from slimdet.training.processes.distributed import Place
 
 
 def train(

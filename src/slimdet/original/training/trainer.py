@@ -26,7 +26,7 @@ from slimdet.original.training.freezing import freeze
 from slimdet.original.training.log import Log
 from slimdet.original.training.losses import Target, losses
 from slimdet.original.training.schedule import batches, chance, draw_scale, learning_rate
-from slimdet.training.distributed import Place, flat_gradients, set_gradients
+from slimdet.training.processes.distributed import Place, flat_gradients, set_gradients
 
 CLASSIFIER = Path("logs/s_resnet50_0.25_0.5_0.75_1.0.pt")  # where the original looked for its S-ResNet-50
 
