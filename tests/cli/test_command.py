@@ -59,7 +59,7 @@ def fail(*, how: Annotated[str, "kind"]) -> Outcome:
             raise KeyboardInterrupt
         case "terminate":
             error = KeyboardInterrupt()
-            error.signal = 15  # type: ignore[attr-defined]  # as slimdet.training.stopping.Stopped has it
+            error.signal = 15  # type: ignore[attr-defined]  # as slimdet.training.safety.stopping.Stopped has it
             raise error
         case "partly":
             return Outcome({"done": 1}, "done", "1 of 2 files could not be read")

@@ -61,7 +61,7 @@ def load(annotations: str | Path, masks: bool = True) -> dict[str, Any]:
     Of images, nothing but id, file_name, width and height is kept; without `masks`, no segmentation that is not needed.
 
     Raises:
-        DataError: as `slimdet.data.reading.read_lists`.
+        DataError: as `slimdet.data.formats.reading.read_lists`.
     """
     coco: dict[str, Any] = {"images": [], "categories": []}
 

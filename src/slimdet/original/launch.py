@@ -52,7 +52,7 @@ def join(place: Place, backend: str = "gloo") -> None:
     """Connect this process with the others.
 
     Args:
-        backend: as `slimdet.training.distributed.join` takes it.
+        backend: as `slimdet.training.processes.distributed.join` takes it.
 
     Raises:
         ConfigError: they cannot be reached, or there are fewer accelerators.

@@ -84,7 +84,7 @@ def train(
         out: the folder, in place of the next free `runs/train-N`.
         own: data sets and a detector of one's own, in place of `data`, `model` and what goes with it.
         callbacks: are told of every step, epoch, validation and checkpoint; one that is a
-            `slimdet.training.progress.Lines` takes the place of the lines on stderr.
+            `slimdet.training.watching.progress.Lines` takes the place of the lines on stderr.
         fields: fields of `TrainSettings`, in place of those that `settings` has.
 
     Raises:

@@ -7,7 +7,7 @@ import torch
 
 from scenes_detector import small_settings, tiny_model
 from slimdet.data.coco import CocoDataset
-from slimdet.training import plan as planning
+from slimdet.training.watching import plan as planning
 from slimdet.training.watching.plan import plan
 from watching import state_of
 
