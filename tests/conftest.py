@@ -1,7 +1,8 @@
-"""What every test shares: one thread, a fixed seed, and the optional folder of real data."""
+"""What every test shares: one thread, a fixed seed, Ctrl-C, and the optional folder of real data."""
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from slimdet.bundle import manifest
 from slimdet.training.runs import train
 
 torch.set_num_threads(1)
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # what is started in the background ignores it, and its children
 
 
 @pytest.fixture(autouse=True)

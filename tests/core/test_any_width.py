@@ -188,7 +188,7 @@ def test_an_added_width_is_not_used_before_it_has_statistics(use: str, backbone_
         ):
             uses(each, tmp_path / "other")[use]()
     assert not (tmp_path / "other").exists()
-    collect_statistics(model, 0.5, [scene_batch()])
+    collect_statistics(model, (0.5,), [scene_batch()])
     uses(model, tmp_path)[use]()
     model.add(0.5)  # anew
     with pytest.raises(WidthError, match="no statistics of its own"):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from ports import free_port
 from slimdet.original.commands import run_test
 from slimdet.original.configs.config import read_config
 from slimdet.original.detector import checkpoint
@@ -23,12 +23,6 @@ from slimdet.original.training.trainer import Trainer
 Small = Callable[[str], tuple[Path, Path]]
 TOOLS = Path(__file__).parents[2] / "tools"
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def by(launcher: str, script: str, *flags: str) -> list[str]:

@@ -102,7 +102,7 @@ class Slimmable(nn.Module):
         if value in self.borrowed:
             raise WidthError(
                 f"width {value} has no statistics of its own yet: train it, or collect them with 'slimdet calibrate "
-                f"--width {value}', in Python collect_statistics(model, {value}, batches)"
+                f"--width {value}', in Python collect_statistics(model, [{value}], batches)"
             )
 
     def _passing_twin(self, width: float) -> nn.Module:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from ports import free_port
 from scenes import make_scenes
 from slimdet.errors import ConfigError
 from slimdet.training.processes import distributed
@@ -41,10 +41,8 @@ def command(data: Path, out: Path, *flags: str) -> list[str]:
 
 
 def in_processes(words: Sequence[str], *torchrun: str, world: int = 2) -> list[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    start = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={world}", f"--master_port={port}"]
+    port = f"--master_port={free_port()}"
+    start = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={world}", port]
     return [*start, *torchrun, "-m", *words]
 
 
