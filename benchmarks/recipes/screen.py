@@ -26,8 +26,8 @@ import slimdet
 from slimdet.data.coco import CocoDataset
 from slimdet.evaluation.validation import validate
 from slimdet.files import atomic_write
+from slimdet.training.runs import train
 from slimdet.training.settings import TrainSettings
-from slimdet.training.trainer import train
 
 ROWS = Path(__file__).parent / "rows.jsonl"
 WORK = Path("runs/recipes")
@@ -49,6 +49,7 @@ BASE: dict[str, Any] = {
     "ema": 0.99,
     "warmup": 50,
     "evaluate": False,
+    "check": False,
     "save_every": 1e9,
 }
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -20,8 +20,8 @@ from torch import nn
 
 from slimdet.files import atomic_write
 from slimdet.training import precision, step
+from slimdet.training.runs import train
 from slimdet.training.settings import TrainSettings
-from slimdet.training.trainer import train
 
 OUT = Path(__file__).with_suffix(".json")
 WORK = Path("runs/bf16")
@@ -47,6 +47,7 @@ def run(mode: str, seed: int, data: Path, weights: Path, epochs: float) -> dict[
         lr=0.01,
         schedule="cosine",
         bf16=mode != "float32",
+        val_every=0,
         seed=seed,
     )
     folder = WORK / f"{mode}-{seed}"
