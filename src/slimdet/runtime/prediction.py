@@ -81,7 +81,14 @@ def predict(
     settings = settings or PredictSettings()
     files = find_images(sources)
     detector = Runtime(
-        model, settings.width, settings.engine, settings.conf, settings.device, settings.threads, settings.imgsz
+        model,
+        settings.width,
+        settings.engine,
+        settings.conf,
+        device=settings.device,
+        threads=settings.threads,
+        imgsz=settings.imgsz,
+        proposals=settings.proposals,
     ).prepare([settings.width])
     classes, ids = detector.classes, detector.category_ids
     folder = new_run_dir("predict", out)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from slimdet.bundle.ladder import Point
 from slimdet.errors import ConfigError, DataError
 from slimdet.files import atomic_write
 from slimdet.images.drawing import draw
@@ -37,7 +38,7 @@ class Result:
         labels: int64 [N], 1..K.
         scores: float32 [N], 0..1, falling.
         names: N names of classes.
-        width: the width that ran.
+        point: what ran: width, image size, number of proposals (None where the detector has none), precision.
         speed: milliseconds: "read_ms" to decode the image, "inference_ms" to detect (a batch's, shared equally).
         image: uint8 [H, W, 3], RGB.
         path: the file, where the image came from one.
@@ -51,7 +52,7 @@ class Result:
     labels: NDArray[np.int64]
     scores: NDArray[np.float32]
     names: list[str]
-    width: float
+    point: Point
     speed: dict[str, float]
     image: NDArray[np.uint8] = field(repr=False)
     path: Path | None
@@ -103,6 +104,11 @@ class Result:
         if conf is not None:
             kept &= self.scores >= check_conf(conf)
         return self[kept]
+
+    @property
+    def width(self) -> float:
+        """The width that ran."""
+        return self.point.width
 
     @property
     def image_size(self) -> tuple[int, int]:
