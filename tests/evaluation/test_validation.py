@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from scenes import make_scenes
 from scenes_detector import tiny_model
+from slimdet.bundle.ladder import Point
 from slimdet.data.coco import CocoDataset
 from slimdet.errors import DataError
 from slimdet.evaluation.inference import detect
@@ -46,7 +47,7 @@ class Answers(nn.Module):
 
 def test_every_width_is_measured_and_progress_is_told(data: Path) -> None:
     dataset = CocoDataset(data / "annotations.json", data / "images")
-    told: list[tuple[float, int, int]] = []
+    told: list[tuple[Point, int, int]] = []
     model = tiny_model()
     measured = list(measure(model, dataset, (0.5, 1.0), "cpu", progress=lambda *how_far: told.append(how_far)))
     assert [found.width for found in measured] == [0.5, 1.0]
@@ -55,7 +56,7 @@ def test_every_width_is_measured_and_progress_is_told(data: Path) -> None:
         assert list(found.classes["bbox"]) == ["red", "green"]
         alone = detect(lambda images, width=found.width: model(images, width=width), dataset)
         assert list(found.detections) == list(alone)
-    assert told == [(width, done, 4) for done in (1, 2, 3, 4) for width in (0.5, 1.0)]
+    assert told == [(Point(width), done, 4) for done in (1, 2, 3, 4) for width in (0.5, 1.0)]
     result = validate(model, dataset, (0.5,), "cpu")
     assert list(result.widths) == list(result.classes) == ["0.5"]
 

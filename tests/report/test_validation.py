@@ -9,6 +9,8 @@ from PIL import Image
 import slimdet
 from scenes import make_scenes
 from scenes_detector import tiny_model
+from slimdet.assets import VAL
+from slimdet.bundle import manifest
 from slimdet.bundle.card import Card
 from slimdet.cli.verbs import main
 from slimdet.evaluation.matching import METRICS, evaluate
@@ -91,6 +93,21 @@ def test_one_width_with_a_coco_file_and_its_images(bundle: str, data: Path, caps
     assert both["widths"]["0.5"] == one["widths"]["0.5"]
 
 
+def test_an_exported_engine_is_measured_from_its_files(capsys: Capture) -> None:
+    words = ("--data", VAL / "instances_val.json", "--images", VAL / "images", "--width", "0.25")
+    document = val("--model", "bundled", *words, "--engine", "auto", "--threads", "1", capsys=capsys)
+    numbers = document["widths"]["0.25"]["bbox"]
+    recorded = manifest.read("bundled").metrics["0.25"]["assets"]["bbox"]  # by torch, when the model was made
+    assert numbers["AP"] == pytest.approx(recorded["AP"], abs=2e-3)
+
+
+def test_fewer_proposals_find_less(bundle: str, data: Path, capsys: Capture) -> None:
+    words = ("--model", bundle, "--data", data / "data.yaml", "--width", "1")
+    all_of_them, one = (val(*words, *more, capsys=capsys) for more in ((), ("--proposals", "1")))
+    found = [json.loads((Path(document["run"]) / "detections-1.0.json").read_text()) for document in (all_of_them, one)]
+    assert len(found[0]) > len(found[1]) > 0
+
+
 def test_people_get_tables(bundle: str, data: Path, capsys: Capture) -> None:
     assert main(["val", "--model", bundle, "--data", str(data / "data.yaml"), "--width", "1"]) == 0
     out = capsys.readouterr().out
@@ -114,6 +131,7 @@ MISTAKES = {
     "--data train.yaml": "train.yaml has no 'val:'",
     "--data {data}/data.yaml --width 0.6": "width 0.6 is not one of 0.5, 1.0",
     "--data {data}/data.yaml --imgsz 8": "--imgsz 8 is too small",
+    "--data {data}/data.yaml --engine onnxruntime": "has no onnx engine",
 }
 
 

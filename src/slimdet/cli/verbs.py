@@ -166,8 +166,11 @@ def val(
     data: Annotated[Existing, "COCO instances JSON, or DATA.yaml, whose val: is taken"],
     images: Annotated[Existing | None, "folder of the images (not with DATA.yaml)"] = None,
     width: WidthOrAll = ValSettings.width,
+    engine: Engine = ValSettings.engine,
     imgsz: Side = ValSettings.imgsz,
-    device: Device = ValSettings.device,
+    proposals: Proposals = ValSettings.proposals,
+    device: EngineDevice = ValSettings.device,
+    threads: Threads = ValSettings.threads,
     workers: Annotated[Natural, "processes that read images"] = ValSettings.workers,
     out: Annotated[Path | None, "folder (default runs/val-N)"] = None,
 ) -> Outcome:
@@ -178,8 +181,9 @@ def val(
     """
     from slimdet.report.validation import val
 
+    settings = ValSettings(engine, device, threads, imgsz, proposals, width, workers)
     with views.evaluation_bar() as progress:
-        result = val(model, data, ValSettings(width, imgsz, device, workers), images=images, out=out, progress=progress)
+        result = val(model, data, settings, images=images, out=out, progress=progress)
     return Outcome({"run": result.run, "widths": result.widths}, views.validation(result))
 
 

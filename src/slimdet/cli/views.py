@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from slimdet.bundle.extraction import Extraction
+    from slimdet.bundle.ladder import Point
     from slimdet.cli.conversion import Conversion
     from slimdet.cli.demo import Demo
     from slimdet.data.check import Fault
@@ -126,18 +127,18 @@ def shares(held: "Summary") -> str:
 
 @contextmanager
 def evaluation_bar() -> "Iterator[Progress]":
-    """Yield what shows how far an evaluation is: a bar for each width, on a terminal."""
+    """Yield what shows how far an evaluation is: a bar for each operating point, on a terminal."""
     from rich.console import Console
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
-    tasks: dict[float, Any] = {}
+    tasks: dict[Point, Any] = {}
     with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
 
-        def progress(width: float, done: int, total: int) -> None:
-            if width not in tasks:
-                tasks[width] = bars.add_task(f"width {width}", total=total)
-            bars.update(tasks[width], completed=done)
+        def progress(point: "Point", done: int, total: int) -> None:
+            if point not in tasks:
+                tasks[point] = bars.add_task(f"width {point}", total=total)
+            bars.update(tasks[point], completed=done)
 
         yield progress
 

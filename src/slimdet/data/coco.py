@@ -133,22 +133,32 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         Raises:
             ImageError, DataError: as for an item.
         """
-        record = self.coco["images"][index]
-        path = self.folder / record["file_name"]
-        pixels = read_image(path)  # [H, W, 3]
-        size = (record["height"], record["width"])
-        if pixels.shape[:2] != size:
-            height, width = pixels.shape[:2]
-            raise DataError(
-                f"{path}: {width}x{height} pixels, but the annotations say {size[1]}x{size[0]}; see 'slimdet check'"
-            )
+        pixels = read_image(self.file(index))  # [H, W, 3]
+        self.check_size(index, *pixels.shape[:2])
         image: Any = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))  # [3, H, W]
         target = self.target(index)
         for transform in (self.transforms, self.shrink):
             if transform is not None:
                 image, target = transform(image, target)
         plain: dict[str, Any] = {name: value.as_subclass(Tensor) for name, value in target.items()}
-        return image.as_subclass(Tensor).contiguous(), plain | {"image_id": record["id"]}
+        return image.as_subclass(Tensor).contiguous(), plain | {"image_id": self.image_ids[index]}
+
+    def file(self, index: int) -> Path:
+        """Where image `index` is."""
+        return self.folder / self.coco["images"][index]["file_name"]
+
+    def check_size(self, index: int, height: int, width: int) -> None:
+        """Make sure that the annotations say of image `index` what size it is.
+
+        Raises:
+            DataError: they say another one.
+        """
+        record = self.coco["images"][index]
+        if (height, width) != (record["height"], record["width"]):
+            said = f"{record['width']}x{record['height']}"
+            raise DataError(
+                f"{self.file(index)}: {width}x{height} pixels, but the annotations say {said}; see 'slimdet check'"
+            )
 
     def target(self, index: int) -> dict[str, Tensor]:
         """Boxes, labels and perhaps masks of image `index`, as tv_tensors at the image's own size."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from slimdet.errors import ConfigError
+from slimdet.errors import ConfigError, DataError
 from slimdet.messages import did_you_mean
 
 SPLITS = ("train", "val")
@@ -53,6 +53,19 @@ def read_data_config(path: str | Path) -> DataConfig:
     if not splits:
         raise ConfigError(f"{path}: has neither 'train:' nor 'val:'")
     return DataConfig(train=splits.get("train"), val=splits.get("val"))
+
+
+def read_val_split(path: str | Path) -> Split:
+    """The `val:` of a DATA.yaml.
+
+    Raises:
+        ConfigError: as `read_data_config`.
+        DataError: it has none.
+    """
+    split = read_data_config(path).val
+    if split is None:
+        raise DataError(f"{path} has no 'val:'")
+    return split
 
 
 def _split(content: Any, name: str, path: Path) -> Split:

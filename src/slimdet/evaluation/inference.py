@@ -4,7 +4,7 @@ N detections, K classes, H x W pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from slimdet.messages import listed
 from slimdet.models.kinds import without_background
 from slimdet.runtime.result import coco_results
 
+Key = TypeVar("Key")
 ModelCall = Callable[[list[Tensor]], list[dict[str, Tensor]]]
 
 
@@ -77,14 +78,14 @@ def detect(
 
 
 def detect_each(
-    model_calls: Mapping[float, ModelCall],
+    model_calls: Mapping[Key, ModelCall],
     dataset: DetectionData,
     device: torch.device | str = "cpu",
     batch: int = 1,
-    progress: Callable[[float, int, int], Any] | None = None,
+    progress: Callable[[Key, int, int], Any] | None = None,
     category_ids: Sequence[int] | None = None,
     workers: int = 0,
-) -> dict[float, Records]:
+) -> dict[Key, Records]:
     """Run several detectors, such as the widths of one, over a data set: each image is read once for all of them.
 
     The arguments are those of `detect`; `progress` is told the detector's key first.

@@ -1,4 +1,4 @@
-"""A model measured on a COCO data set, width by width."""
+"""A model measured on a COCO data set, width by width; `slimdet.evaluation.points` measures a bundle as it runs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,22 +6,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from slimdet.bundle.ladder import Point
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.devices import choose_device
 from slimdet.evaluation.inference import check_classes, detect_each
 from slimdet.evaluation.matching import Evaluation, accumulate
 
-Progress = Callable[[float, int, int], Any]  # is told the width, images done, images in all
+Progress = Callable[[Point, int, int], Any]  # is told the operating point, images done, images in all
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One width on a data set: its detections as COCO results, and their evaluation by kind ("bbox", "segm")."""
+    """One point on a data set: its detections as COCO results, and their evaluation by kind ("bbox", "segm")."""
 
-    width: float
+    point: Point
     detections: Sequence[Mapping[str, Any]]
     evaluations: dict[str, Evaluation]
+
+    @property
+    def width(self) -> float:
+        """The point's width."""
+        return self.point.width
 
     @property
     def numbers(self) -> dict[str, dict[str, float]]:
@@ -75,7 +81,7 @@ def measure(
         device: as `slimdet.devices.choose_device` takes it.
         classes: [K], names of the model's labels 1..K; the default is the data set's own.
         workers: processes that read images.
-        progress: called after each batch and width with the width, the images done and their number.
+        progress: called after each batch and width with the point, the images done and their number.
 
     Raises:
         DataError: the data set's classes are not the model's, or its annotations are broken.
@@ -83,9 +89,9 @@ def measure(
     place = choose_device(device)
     model.to(place).eval()
     ids = check_classes(dataset.classes if classes is None else classes, dataset)
-    calls = {width: partial(model, width=width) for width in widths}
+    calls = {Point(width): partial(model, width=width) for width in widths}
     found = detect_each(calls, dataset, place, progress=progress, category_ids=ids, workers=workers)
     kinds = ("bbox", "segm") if dataset.masks else ("bbox",)
-    for width in widths:
-        detections = found.pop(width)
-        yield Measured(width, detections, accumulate(dataset.coco, detections, kinds))
+    for point in calls:
+        detections = found.pop(point)
+        yield Measured(point, detections, accumulate(dataset.coco, detections, kinds))

@@ -55,6 +55,15 @@ def check_image_sizes(model: Slimmable, *datasets: "CocoDataset") -> None:
     if transform is None or getattr(transform, "fixed_size", None):  # squares have both sides
         return
     for dataset in datasets:
-        for image in dataset.coco["images"]:
-            what = f"{dataset.folder / image['file_name']}: "
-            check_resizable(what, image["width"], image["height"], transform.max_size)
+        check_images(dataset, transform.max_size)
+
+
+def check_images(dataset: "CocoDataset", longest: int) -> None:
+    """Make sure that something is left of every image once its longer side has at most `longest` pixels.
+
+    Raises:
+        ImageError: the first image that is too narrow.
+    """
+    for image in dataset.coco["images"]:
+        what = f"{dataset.folder / image['file_name']}: "
+        check_resizable(what, image["width"], image["height"], longest)

@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass
 
-from slimdet.runtime.engine import EngineSettings
+from slimdet.runtime.engine import EngineName, EngineSettings
 
 
 @dataclass(frozen=True)
-class ValSettings:
-    """What of a model is measured on a data set, and how."""
+class ValSettings(EngineSettings):
+    """What of a model is measured on a data set, and how; torch takes any model, exported or not."""
 
+    engine: EngineName = "torch"
     width: float | None = None  # None is all of the model's
-    imgsz: int | None = None  # shorter side in pixels; None is the model's
-    device: str = "auto"
     workers: int = 0  # processes that read images
 
 

@@ -4,19 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slimdet.bundle import manifest, store
+from slimdet.bundle import manifest
+from slimdet.bundle.ladder import Point
 from slimdet.data.coco import CocoDataset
-from slimdet.data.config import Split, read_data_config
-from slimdet.errors import ConfigError, DataError
+from slimdet.data.config import Split, read_val_split
+from slimdet.errors import ConfigError
 from slimdet.evaluation.confusion import confusion_matrix
-from slimdet.evaluation.inference import check_classes
-from slimdet.evaluation.validation import Measured, Progress, Validation, measure
+from slimdet.evaluation.points import check_points, measure_points
+from slimdet.evaluation.validation import Measured, Progress, Validation
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.messages import with_fields
-from slimdet.models.image_size import check_image_sizes, set_image_size
 from slimdet.models.kinds import require
 from slimdet.report import plots
 from slimdet.report.settings import ValSettings
+from slimdet.runtime.detector import Runtime
 
 
 def val(
@@ -33,6 +34,9 @@ def val(
 
         slimdet.val("runs/train-1/model", "data.yaml", width=0.5).widths["0.5"]["bbox"]["AP"]
 
+    An exported engine is measured from its files, those that ship. On every engine, detections of the detector's
+    own least score (torchvision's 0.05) and above count.
+
     Args:
         model: a bundle's folder, or "bundled".
         data: COCO instances JSON, together with the folder `images`; or a DATA.yaml, whose `val:` is taken.
@@ -47,19 +51,15 @@ def val(
     """
     settings = with_fields(settings or ValSettings(), fields)
     split = _val_split(Path(data), None if images is None else Path(images))
-    slimmable, classes = store.load(model), manifest.read(model).classes
-    widths = slimmable.widths if settings.width is None else (settings.width,)
-    for asked in widths:
-        slimmable.twin(asked)  # an unknown width is told before the data is read
-    if settings.imgsz is not None:
-        set_image_size(slimmable, settings.imgsz)
-    masks = require(slimmable.twin(1.0), "validate", str(model)).masks
+    masks = require(manifest.read(model).architecture, "validate", str(model)).masks
+    runtime = Runtime(model, engine=settings.engine, device=settings.device, threads=settings.threads)
+    widths = runtime.widths if settings.width is None else (settings.width,)
+    points = [Point(runtime.manifest.check_width(width), settings.imgsz, settings.proposals) for width in widths]
     dataset = CocoDataset(split.annotations, split.images, masks=masks)
-    check_classes(classes, dataset)
-    check_image_sizes(slimmable, dataset)
+    check_points(runtime, dataset, points)
     run = new_run_dir("val", out)
     result = Validation({}, {}, run)
-    for found in measure(slimmable, dataset, widths, settings.device, classes, settings.workers, progress):
+    for found in measure_points(runtime, dataset, points, settings.workers, progress):
         key = str(found.width)
         result.widths[key], result.classes[key] = found.numbers, found.classes
         _write(found, dataset, run)
@@ -88,10 +88,7 @@ def _val_split(data: Path, images: Path | None) -> Split:
         return Split(images=images, annotations=data)
     if images is not None:
         raise ConfigError(f"--images {images} goes with a COCO JSON; {data} says itself where its images are")
-    split = read_data_config(data).val
-    if split is None:
-        raise DataError(f"{data} has no 'val:'")
-    return split
+    return read_val_split(data)
 
 
 def _write_json(file: Path, content: Any) -> None:

@@ -197,6 +197,14 @@ class Runtime:
         """
         return self._load(self.width if width is None else self.manifest.check_width(width), None)
 
+    def complete(self, point: Point) -> Point:
+        """The point with nothing left open: what runs where it is asked for.
+
+        Raises:
+            BundleError, ConfigError, WidthError: as for a call.
+        """
+        return self._check(None, point=point).point
+
     def footprint(self) -> dict[str, dict[str, int]]:
         """Bytes on disk and in memory of every width, and of all widths in one process.
 

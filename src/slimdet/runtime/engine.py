@@ -111,11 +111,13 @@ class Engine(Protocol):
         name: one of `ENGINES`.
         device: what it runs on, in its own words.
         least_conf: the score below which it gives no detections, whatever is asked for.
+        own_conf: the least score that the detector itself is set to.
     """
 
     name: str
     device: str
     least_conf: float
+    own_conf: float
 
     def load(self, width: float, precision: Precision | None = None) -> Session:
         """Make a width ready, by default in the best precision that there is for it.

@@ -37,7 +37,7 @@ class OnnxruntimeEngine:
 
     def __init__(self, bundle: Manifest, options: EngineSettings) -> None:
         self._bundle, self._options, device = bundle, options, options.device
-        self.least_conf = exported_threshold(bundle)
+        self.least_conf = self.own_conf = exported_threshold(bundle)
         _share_memory()
         available = onnxruntime.get_available_providers()
         kind, _, number = device.partition(":")

@@ -30,7 +30,7 @@ class OpenvinoEngine:
 
     def __init__(self, bundle: Manifest, options: EngineSettings) -> None:
         self._bundle, self._options, device = bundle, options, options.device
-        self.least_conf = exported_threshold(bundle)
+        self.least_conf = self.own_conf = exported_threshold(bundle)
         self._kind = "openvino" if bundle.engines("openvino") else "onnx"
         self._core = openvino.Core()
         self.device = "cpu" if device == "auto" else device

@@ -43,6 +43,7 @@ class TorchEngine:
     def __init__(self, bundle: Manifest, options: EngineSettings) -> None:
         self._bundle, self._options = bundle, options
         self._model = store.load(bundle.name)
+        self.own_conf = max((own for _, own in _thresholds(self._model.twin(1.0))), default=0.0)
         self._place = choose_device(options.device)
         self.device = str(self._place)
         if options.threads:
@@ -71,8 +72,7 @@ class TorchSession:
         self._limits: dict[str, int] = getattr(getattr(detector, "rpn", None), "_post_nms_top_n", {})  # torchvision's
         self._check(options.proposals)
         self.proposals = options.proposals or self._limits.get("testing")
-        parts: list[Any] = [detector, getattr(detector, "roi_heads", None)]
-        self._thresholds = [(part, part.score_thresh) for part in parts if hasattr(part, "score_thresh")]
+        self._thresholds = _thresholds(detector)
 
     def __call__(
         self, images: NDArray[np.uint8], conf: float = 1.0, imgsz: int | None = None, proposals: int | None = None
@@ -111,6 +111,12 @@ class TorchSession:
         finally:
             vars(transform).update(sizes)
             self._limits.update(limits)
+
+
+def _thresholds(detector: nn.Module) -> list[tuple[Any, float]]:
+    """The parts of a detector that leave out low scores, and the score above which each keeps a detection."""
+    parts: list[Any] = [detector, getattr(detector, "roi_heads", None)]
+    return [(part, part.score_thresh) for part in parts if hasattr(part, "score_thresh")]
 
 
 def _joined(results: Sequence[dict[str, Tensor]], key: str) -> NDArray:
