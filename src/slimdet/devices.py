@@ -1,5 +1,7 @@
 """Which device the work runs on."""
 
+import os
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,3 +40,21 @@ def bfloat16_units(device: "torch.device") -> bool:
     except OSError:
         return False  # not Linux: not known
     return device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """The processor, in its maker's words."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name") and ":" in line]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from slimdet.devices import cores, cpu_name
 
 TIMEOUT = 300  # seconds for one import: torch from a cold disk on a busy machine takes many
 GB = 2**30
@@ -133,7 +134,7 @@ def doctor(packages: Sequence[Package] | None = None) -> Findings:
         slimdet=__version__,
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
-        cpu={"name": _cpu_name(), "cores": _cores(), "memory_gb": _memory_gb()},
+        cpu={"name": cpu_name(), "cores": cores(), "memory_gb": _memory_gb()},
         packages=found,
         devices=_devices(found),
         engines=_engines(found),
@@ -214,23 +215,6 @@ def _engines(found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     }
     works = all(found.get(name, {}).get("status") == "ok" for name in ("torch", "torchvision"))
     return engines | ({"torch": _devices(found)} if works else {})
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name") and ":" in line]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _memory_gb() -> float | None:
