@@ -6,7 +6,9 @@ Legend: B images, N detections, H x W pixels.
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -15,11 +17,15 @@ import numpy as np
 
 from slimdet.bundle import manifest
 from slimdet.errors import ConfigError
+from slimdet.images.resizing import Sides, Size
 from slimdet.runtime import preprocessing
 from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Session, choose, make
 from slimdet.runtime.footprint import footprint
+from slimdet.runtime.pipeline import in_order
 from slimdet.runtime.preprocessing import Color, DecodedImage, Source
 from slimdet.runtime.result import Classes, Result, check_conf, labels_of
+
+TOGETHER = 2**21  # pixels that an engine is given at once, or one image: memory, and no faster with more
 
 
 class _Options(TypedDict, total=False):
@@ -35,6 +41,7 @@ class _Call:
 
     width: float
     session: Session
+    sides: Sides
     conf: float
     labels: Sequence[int] | None  # None: all
 
@@ -130,9 +137,11 @@ class Runtime:
             conf: least score of a detection, 0..1.
             classes: names of classes or their labels 1..K, one or several, to which the detections are limited.
             color: order of the channels in arrays and tensors: "bgr" for OpenCV's.
-            batch: images that are held at a time; those of one size run together. By default 8, of a stream 1.
+            batch: images that are taken at a time; those that have one size once they are resized run together. By
+                default 8, of a stream 1.
             stream: give the results one by one, as they are asked for. No more than one batch of images is held then,
-                so that the source may be as long as it likes.
+                so that the source may be as long as it likes. Of a list or another sequence the next batch is read
+                meanwhile; of any other iterable, which may be waiting for its images, none is taken before its time.
 
         Returns:
             A result, or as many as there are sources, in their order: a list, or of a stream an iterator.
@@ -148,7 +157,8 @@ class Runtime:
         if size < 1:
             raise ConfigError(f"batch {size} must be 1 or more")
         sources: Any = [source] if one else source
-        results = self._results(sources, call, color, size)
+        waits = one or (stream and not isinstance(source, Sequence))
+        results = self._results(sources, call, color, (size, 0 if waits else size))
         return results if stream else next(results) if one else list(results)
 
     def read(self, source: Source, width: float | None = None, color: Color = "rgb") -> DecodedImage:
@@ -157,7 +167,7 @@ class Runtime:
         Raises:
             BundleError, ConfigError, ImageError, WidthError: as for a call.
         """
-        return preprocessing.read(source, self.session(width).sides[1], color)
+        return preprocessing.read(source, self._check(width).sides, color)
 
     def detect(
         self,
@@ -166,7 +176,7 @@ class Runtime:
         conf: float | None = None,
         classes: Classes | None = None,
     ) -> list[Result]:
-        """Detect objects in decoded images; all of one size run together.
+        """Detect objects in decoded images; those that have one size once they are resized run together.
 
         Raises:
             BundleError, ConfigError, WidthError: as for a call.
@@ -188,11 +198,12 @@ class Runtime:
         """
         return footprint(self.engine, self.manifest, self._options)
 
-    def _check(self, width: float | None, conf: float | None, classes: Classes | None) -> _Call:
+    def _check(self, width: float | None, conf: float | None = None, classes: Classes | None = None) -> _Call:
         width = self.width if width is None else self.manifest.check_width(width)
         conf = self.conf if conf is None else self._check_conf(conf)
         labels = None if classes is None else labels_of(classes, self.classes)
-        return _Call(width, self._load(width), conf, labels)
+        session = self._load(width)
+        return _Call(width, session, Sides(*session.sides, session.takes_resized), conf, labels)
 
     def _check_conf(self, conf: float) -> float:
         value, least = check_conf(conf), self.engine.least_conf
@@ -209,29 +220,37 @@ class Runtime:
                 self._sessions[width] = self.engine.load(width)
             return self._sessions[width]
 
-    def _results(self, sources: Iterable[Source], call: _Call, color: Color, batch: int) -> Iterator[Result]:
-        coming = iter(sources)
-        while images := [preprocessing.read(one, call.session.sides[1], color) for one in islice(coming, batch)]:
-            results = self._detect(images, call)[::-1]
-            images.clear()  # nothing is held that was handed out, while the next are read
-            while results:
-                yield results.pop()
+    def _results(
+        self, sources: Iterable[Source], call: _Call, color: Color, batch: tuple[int, int]
+    ) -> Iterator[Result]:
+        """Results of so many images at a time, while so many more are read."""
+        read = partial(preprocessing.read, sides=call.sides, color=color)
+        with closing(in_order(read, sources, batch[1])) as coming:
+            while images := [one.result() for one in islice(coming, batch[0])]:
+                results = self._detect(images, call)[::-1]
+                images.clear()  # nothing is held that was handed out, while the next are read
+                while results:
+                    yield results.pop()
 
     def _detect(self, images: Sequence[DecodedImage], call: _Call) -> list[Result]:
+        resized = [image.at(call.sides) for image in images]
         by_size: dict[tuple[int, ...], list[int]] = {}
-        for index, image in enumerate(images):
-            by_size.setdefault(image.pixels.shape, []).append(index)
+        for place, pixels in enumerate(resized):
+            by_size.setdefault(pixels.shape, []).append(place)
         results: dict[int, Result] = {}
-        for places in by_size.values():
-            start = time.perf_counter()
-            found = call.session(np.stack([images[place].pixels for place in places]), call.conf)
-            elapsed = 1000 * (time.perf_counter() - start) / len(places)
-            for index, place in enumerate(places):
-                results[place] = self._result(found, index, images[place], call, elapsed)
+        for (height, width, _), places in by_size.items():
+            step = max(1, TOGETHER // (height * width))
+            for some in (places[start : start + step] for start in range(0, len(places), step)):
+                start = time.perf_counter()
+                found = call.session(np.stack([resized[place] for place in some]), call.conf)
+                elapsed = 1000 * (time.perf_counter() - start) / len(some)
+                for index, place in enumerate(some):
+                    own = _of_image(found, index, images[place].size, (width, height))
+                    results[place] = self._result(own, images[place], call, elapsed)
         return [results[place] for place in range(len(images))]
 
-    def _result(self, found: Found, index: int, image: DecodedImage, call: _Call, elapsed: float) -> Result:
-        kept = (found.image_index == index) & (found.scores >= call.conf)
+    def _result(self, found: Found, image: DecodedImage, call: _Call, elapsed: float) -> Result:
+        kept = found.scores >= call.conf
         if call.labels is not None:
             kept &= np.isin(found.labels, call.labels)
         labels = found.labels[kept]
@@ -242,9 +261,17 @@ class Runtime:
             names=[self.classes[label - 1] for label in labels.tolist()],
             width=call.width,
             speed={"read_ms": image.read_ms, "inference_ms": elapsed},
-            image=image.pixels,
-            path=image.path,
+            source=image,
             classes=self.classes,
             category_ids=self.category_ids,
             mask_cells=None if found.masks is None else found.masks[kept],
         )
+
+
+def _of_image(found: Found, index: int, size: Size, resized: Size) -> Found:
+    """What was found in one image of a batch, boxes in pixels of its whole size and not of its resized one."""
+    own = Found(*(None if values is None else values[found.image_index == index] for values in found))
+    if size == resized:
+        return own
+    across, down = (np.float32(whole / part) for whole, part in zip(size, resized, strict=True))
+    return own._replace(boxes=own.boxes * np.array([across, down, across, down]))

@@ -72,9 +72,11 @@ class Session(Protocol):
 
     Attributes:
         sides: the shorter side that images are resized to and the longer side's limit, in pixels.
+        takes_resized: whether images may come in that size already; otherwise they come whole.
     """
 
     sides: tuple[int, int]
+    takes_resized: bool
 
     def __call__(self, images: "NDArray[np.uint8]", conf: float = 1.0) -> Found:
         """Detect objects in images uint8 [B, H, W, 3], RGB.

@@ -56,6 +56,8 @@ class OpenvinoEngine:
 class OpenvinoSession:
     """One width. An infer request belongs to one thread: each thread gets its own."""
 
+    takes_resized = True
+
     def __init__(self, compiled: Any, model: Any) -> None:
         self._compiled, self._own = compiled, threading.local()
         given = {name for output in compiled.outputs for name in output.names}  # a tensor may have several

@@ -21,6 +21,7 @@ from slimdet.files import atomic_write
 from slimdet.images.drawing import draw
 from slimdet.images.masks import encode_mask, paste_masks
 from slimdet.messages import did_you_mean, listed
+from slimdet.runtime.preprocessing import DecodedImage
 
 Classes: TypeAlias = str | int | Iterable[str | int]  # names, or labels 1..K
 
@@ -39,8 +40,7 @@ class Result:
         names: N names of classes.
         width: the width that ran.
         speed: milliseconds: "read_ms" to decode the image, "inference_ms" to detect (a batch's, shared equally).
-        image: uint8 [H, W, 3], RGB.
-        path: the file, where the image came from one.
+        source: the image as it was read.
         classes: the K names.
         category_ids: the K ids of the data set's annotations.
         mask_cells: float32 [N, M, M], mask probabilities over the boxes, or bool [N, H, W] where the detector pastes by
@@ -53,8 +53,7 @@ class Result:
     names: list[str]
     width: float
     speed: dict[str, float]
-    image: NDArray[np.uint8] = field(repr=False)
-    path: Path | None
+    source: DecodedImage = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
     category_ids: tuple[int, ...] = field(repr=False)
     mask_cells: NDArray | None = field(default=None, repr=False)
@@ -105,16 +104,26 @@ class Result:
         return self[kept]
 
     @property
+    def image(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3], RGB; a large photograph from a file is decoded whole when this is first asked for."""
+        return self.source.pixels
+
+    @property
+    def path(self) -> Path | None:
+        """The file, where the image came from one."""
+        return self.source.path
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(width, height) of the image in pixels."""
-        return self.image.shape[1], self.image.shape[0]
+        return self.source.size
 
     @cached_property
     def masks(self) -> NDArray[np.bool_] | None:
         """bool [N, H, W], made when they are first asked for; None where the detector has no masks."""
         if self.mask_cells is None or self.mask_cells.dtype == bool:
             return self.mask_cells
-        return paste_masks(self.mask_cells, self.boxes, self.image.shape[:2])
+        return paste_masks(self.mask_cells, self.boxes, self.image_size[::-1])
 
     def plot(self) -> Image.Image:
         """The image with boxes, names, scores and masks drawn."""

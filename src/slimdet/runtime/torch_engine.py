@@ -60,6 +60,7 @@ class TorchSession:
         self._pastes = not isinstance(transform, GeneralizedRCNNTransform)
         if not self._pastes:
             transform.postprocess = MethodType(_without_pasting, transform)
+        self.takes_resized = not self._pastes and transform.fixed_size is None  # SSD makes squares of whole images
         shortest = transform.min_size if isinstance(transform.min_size, int) else transform.min_size[-1]
         self.sides = int(shortest), int(transform.max_size)
         parts: list[Any] = [detector, getattr(detector, "roi_heads", None)]
