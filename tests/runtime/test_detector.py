@@ -133,12 +133,13 @@ def test_images_of_one_size_run_together(monkeypatch: pytest.MonkeyPatch) -> Non
 
     class Watched:
         sides, takes_resized = session.sides, session.takes_resized
+        proposals, precision = session.proposals, session.precision
 
-        def __call__(self, images: np.ndarray, conf: float = 1.0):
+        def __call__(self, images: np.ndarray, *asked: float | None):
             shapes.append(images.shape)
-            return session(images, conf)
+            return session(images, *asked)
 
-    monkeypatch.setitem(detector._sessions, 1.0, Watched())
+    monkeypatch.setitem(detector._sessions, (1.0, None), Watched())
     wide, high = np.zeros((40, 60, 3), np.uint8), np.zeros((60, 40, 3), np.uint8)
     results = detector([wide, high, wide, wide, high, wide], batch=5)
     assert [result.image_size for result in results] == [(60, 40), (40, 60), (60, 40), (60, 40), (40, 60), (60, 40)]
@@ -342,9 +343,9 @@ def test_only_the_widths_that_run_are_loaded() -> None:
     detector = Runtime(width=0.75, threads=1)
     assert not detector._sessions
     detector(TABBY, width=0.25)
-    assert set(detector._sessions) == {0.25}
+    assert {width for width, _ in detector._sessions} == {0.25}
     assert detector.prepare() is detector
-    assert set(detector._sessions) == set(detector.widths) == {0.25, 0.5, 0.75, 1.0}
+    assert {width for width, _ in detector._sessions} == set(detector.widths) == {0.25, 0.5, 0.75, 1.0}
 
 
 def test_a_width_that_is_not_there() -> None:
@@ -370,7 +371,7 @@ def test_many_threads_at_many_widths(engine: str, monkeypatch: pytest.MonkeyPatc
     busy = Runtime(engine=engine, conf=0.3, threads=1)
     loads: list[float] = []
     load = busy.engine.load
-    monkeypatch.setattr(busy.engine, "load", lambda width: loads.append(width) or load(width))
+    monkeypatch.setattr(busy.engine, "load", lambda width, precision: loads.append(width) or load(width))
     jobs = [(file, width) for file in FILES[1:3] for width in (0.25, 0.5)] * 2
     start = threading.Barrier(4)
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from slimdet import Runtime
+from slimdet.assets import PHOTOGRAPHS
 from slimdet.bundle import manifest
 from slimdet.errors import BundleError, ConfigError
+from slimdet.images.decoding import read_image
 from slimdet.runtime import engine as engines
 from slimdet.runtime.engine import choose
 
@@ -57,11 +59,18 @@ def test_devices_that_are_there_are_named(engine: str, device: str) -> None:
         Runtime(engine=engine, device=device)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_a_size_of_images_needs_torch_or_an_export(engine: str) -> None:
-    with pytest.raises(ConfigError, match=r"slimdet export --model bundled --imgsz 320' first, or use --engine torch"):
-        Runtime(engine=engine, imgsz=320)
-    assert Runtime(engine="torch", imgsz=96).session(0.25).sides == (96, 132)
+def test_torch_runs_at_other_sizes_and_numbers_of_proposals_and_forgets_them() -> None:
+    runtime = Runtime(engine="torch", imgsz=96, proposals=40)
+    session = runtime.session(0.25)
+    assert (session.sides, session.proposals) == ((96, 132), 40)
+    image = read_image(PHOTOGRAPHS / "horses.jpg")[None]
+    usual = session(image)
+    expected = Runtime(engine="torch", imgsz=64, proposals=7).session(0.25)(image)
+    for found, wanted in zip(session(image, 1.0, 64, 7)[:4], expected[:4], strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert len(usual.scores) > len(expected.scores)
+    for again, before in zip(session(image)[:4], usual[:4], strict=True):
+        np.testing.assert_array_equal(again, before)
 
 
 @pytest.mark.parametrize("engine", engines.ENGINES)

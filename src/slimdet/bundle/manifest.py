@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimdet.bundle.ladder import Point
 from slimdet.errors import BundleError, WidthError
 from slimdet.files import restore_folder
 from slimdet.messages import first_line
@@ -89,6 +90,11 @@ class Manifest:
     def calibrations(self) -> dict[str, Any]:
         """How the statistics of a width were collected, by width."""
         return self.document.get("calibrations") or {}
+
+    @property
+    def ladder(self) -> tuple[Point, ...]:
+        """Operating points, cheapest first; each was measured."""
+        return tuple(Point.of(rung["point"]) for rung in self.document.get("ladder", ()))
 
     @property
     def norm_sharing(self) -> str:

@@ -19,12 +19,12 @@ from slimdet.cli.flags import (
     NonNegative,
     Parts,
     Positive,
+    Proposals,
     Side,
     Sides,
     Source,
     Start,
     Threads,
-    TorchSide,
     Width,
     WidthOrAll,
     Widths,
@@ -189,7 +189,8 @@ def predict(
     width: Annotated[Width, "how wide to run"] = PredictSettings.width,
     conf: Annotated[Fraction, "least score of a detection"] = PredictSettings.conf,
     engine: Engine = PredictSettings.engine,
-    imgsz: TorchSide = PredictSettings.imgsz,
+    imgsz: Side = PredictSettings.imgsz,
+    proposals: Proposals = PredictSettings.proposals,
     device: EngineDevice = PredictSettings.device,
     threads: Threads = PredictSettings.threads,
     batch: Annotated[Count, "images that are read at a time; those of one size run together"] = PredictSettings.batch,
@@ -202,7 +203,7 @@ def predict(
     """
     from slimdet.runtime.prediction import predict
 
-    found = predict(sources, model, PredictSettings(engine, device, threads, imgsz, width, conf, batch), out)
+    found = predict(sources, model, PredictSettings(engine, device, threads, imgsz, proposals, width, conf, batch), out)
     document = {"run": found.run, **found.coco, "broken": found.broken}
     return Outcome(document, views.predictions(found), views.unread(found))
 
@@ -211,7 +212,7 @@ def profile(
     *,
     model: Model,
     engine: Engine = ProfileSettings.engine,
-    imgsz: TorchSide = ProfileSettings.imgsz,
+    imgsz: Side = ProfileSettings.imgsz,
     device: EngineDevice = ProfileSettings.device,
     threads: Threads = ProfileSettings.threads,
     repeats: Annotated[Count, "timed runs of every width"] = ProfileSettings.repeats,
@@ -223,7 +224,7 @@ def profile(
     """
     from slimdet.report.costs import costs
 
-    found = costs(model, ProfileSettings(engine, device, threads, imgsz, repeats))
+    found = costs(model, ProfileSettings(engine, device, threads, imgsz, repeats=repeats))
     return Outcome(found, views.costs(found))
 
 

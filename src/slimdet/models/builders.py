@@ -20,6 +20,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign
 
 from slimdet.errors import ConfigError
+from slimdet.images.sides import scaled_sides
 from slimdet.messages import check_choice
 from slimdet.models.backbones import BACKBONES, STRIDES, trunk
 
@@ -223,7 +224,7 @@ def _image_size(imgsz: int | Sequence[int] | None, usual: tuple[int, int]) -> tu
     if imgsz is None:
         return usual
     if type(imgsz) is int:
-        imgsz = (imgsz, round(imgsz * usual[1] / usual[0]))
+        imgsz = scaled_sides(usual, imgsz)
     sides = tuple(imgsz) if isinstance(imgsz, Sequence) else ()
     if len(sides) != 2 or not all(type(side) is int for side in sides) or not 32 <= sides[0] <= sides[1]:
         raise ConfigError(

@@ -7,6 +7,7 @@ from torch import nn
 from slimdet.core.slimmable import Slimmable
 from slimdet.errors import ConfigError
 from slimdet.images.decoding import check_resizable
+from slimdet.images.sides import scaled_sides
 
 if TYPE_CHECKING:
     from slimdet.data.coco import CocoDataset
@@ -16,7 +17,7 @@ def set_image_size(model: Slimmable, imgsz: int) -> None:
     """Resize images to a shorter side of `imgsz` pixels at every width; the longer stays capped in the model's ratio.
 
     Raises:
-        ConfigError: below 32 pixels, or the detector takes no size.
+        ConfigError: as `scaled_sides`, or the detector takes no size.
     """
     for width in model.widths:
         resize_shorter_side(model.twin(width), imgsz)
@@ -28,15 +29,20 @@ def resize_shorter_side(detector: nn.Module, imgsz: int) -> None:
     Raises:
         ConfigError: as `set_image_size`.
     """
-    if imgsz < 32:
-        raise ConfigError(f"--imgsz {imgsz} is too small; use 32 or more")
     transform: Any = getattr(detector, "transform", None)
     if transform is None:
         raise ConfigError(f"{type(detector).__name__} resizes no images; leave --imgsz out")
+    shortest, longest = scaled_sides(sides_of(detector), imgsz)
     if getattr(transform, "fixed_size", None):  # SSD takes squares
-        transform.fixed_size = (imgsz, imgsz)
-    ratio = transform.max_size / transform.min_size[-1]
-    transform.min_size, transform.max_size = (imgsz,), round(imgsz * ratio)
+        transform.fixed_size = (shortest, shortest)
+    transform.min_size, transform.max_size = (shortest,), longest
+
+
+def sides_of(detector: nn.Module) -> tuple[int, int]:
+    """The shorter side that a detector resizes images to and the longer side's limit, in pixels."""
+    transform: Any = detector.transform
+    shortest = transform.min_size if isinstance(transform.min_size, int) else transform.min_size[-1]
+    return int(shortest), int(transform.max_size)
 
 
 def check_image_sizes(model: Slimmable, *datasets: "CocoDataset") -> None:

@@ -16,8 +16,10 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 import numpy as np
 
 from slimdet.bundle import manifest
+from slimdet.bundle.ladder import Point, Precision
 from slimdet.errors import ConfigError
 from slimdet.images.resizing import Sides, Size
+from slimdet.images.sides import scaled_sides
 from slimdet.runtime import preprocessing
 from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Session, choose, make
 from slimdet.runtime.footprint import footprint
@@ -28,9 +30,22 @@ from slimdet.runtime.result import Classes, Result, check_conf, labels_of
 TOGETHER = 2**21  # pixels that an engine is given at once, or one image: memory, and no faster with more
 
 
-class _Options(TypedDict, total=False):
+class _EngineOptions(TypedDict, total=False):
+    device: str
+    threads: int | None
+    imgsz: int | None
+    proposals: int | None
+
+
+class _Detection(TypedDict, total=False):
     conf: float | None
     classes: Classes | None
+    imgsz: int | None
+    proposals: int | None
+    point: Point | int | None
+
+
+class _Options(_Detection, total=False):
     color: Color
     batch: int | None
 
@@ -39,7 +54,7 @@ class _Options(TypedDict, total=False):
 class _Call:
     """What one call runs and what it keeps, all of it checked."""
 
-    width: float
+    point: Point  # nothing left open, but the proposals of a detector that has none
     session: Session
     sides: Sides
     conf: float
@@ -57,12 +72,13 @@ class Runtime:
         engine: "onnxruntime", "openvino", "torch", or "auto": onnxruntime where the bundle was exported, else torch.
         conf: least score of a detection where a call names none, 0..1. Exported engines have the threshold that the
             detector was exported with (torchvision's 0.05 unless it was changed), and less is refused; torch goes to 0.
-        device, threads, imgsz: as `slimdet.runtime.engine.EngineSettings` has them.
+        options: `device`, `threads`, `imgsz` and `proposals`, as `slimdet.runtime.engine.EngineSettings` has them.
 
     Attributes:
         widths: all widths, ascending; the last is 1.0.
         classes: names of the labels 1..K.
         category_ids: ids of the labels in the data set's annotations.
+        ladder: the bundle's operating points, cheapest first; empty where none were measured.
 
     Raises:
         BundleError: the folder is no bundle, or has no engine files for this engine.
@@ -77,18 +93,16 @@ class Runtime:
         width: float = 1.0,
         engine: EngineName = EngineSettings.engine,
         conf: float = CONF,
-        device: str = EngineSettings.device,
-        threads: int | None = EngineSettings.threads,
-        imgsz: int | None = EngineSettings.imgsz,
+        **options: Unpack[_EngineOptions],
     ) -> None:
         self.manifest = manifest.read(model)
         self.width = self.manifest.check_width(width)
         self.widths, self.classes = self.manifest.widths, self.manifest.classes
-        self.category_ids = self.manifest.category_ids
-        self._options = EngineSettings(engine, device, threads, imgsz)
+        self.category_ids, self.ladder = self.manifest.category_ids, self.manifest.ladder
+        self._options = EngineSettings(engine, **options)
         self.engine: Engine = make(choose(engine, self.manifest), self.manifest, self._options)
         self.conf = self._check_conf(conf)
-        self._sessions: dict[float, Session] = {}
+        self._sessions: dict[tuple[float, Precision | None], Session] = {}
         self._loading = threading.Lock()
 
     def prepare(self, widths: Iterable[float] | None = None) -> "Runtime":
@@ -121,11 +135,10 @@ class Runtime:
         source: Source | Iterable[Source],
         width: float | None = None,
         *,
-        conf: float | None = None,
-        classes: Classes | None = None,
         color: Color = "rgb",
         batch: int | None = None,
         stream: bool = False,
+        **options: Unpack[_Detection],
     ) -> Result | list[Result] | Iterator[Result]:
         """Detect objects.
 
@@ -136,6 +149,10 @@ class Runtime:
             width: the width to run at; the default is the runtime's, as for `conf`.
             conf: least score of a detection, 0..1.
             classes: names of classes or their labels 1..K, one or several, to which the detections are limited.
+            imgsz: shorter side in pixels that images are resized to; the longer is capped in the model's ratio.
+            proposals: boxes that the second stage looks at; fewer are faster.
+            point: all of this at once, a `slimdet.bundle.ladder.Point`, or the place of one in `ladder` (0 is the
+                cheapest); it stands in for `width`, `imgsz` and `proposals`.
             color: order of the channels in arrays and tensors: "bgr" for OpenCV's.
             batch: images that are taken at a time; those that have one size once they are resized run together. By
                 default 8, of a stream 1.
@@ -148,10 +165,10 @@ class Runtime:
 
         Raises:
             ImageError: an image that cannot be decoded, or that nothing is left of at the detector's size.
-            ConfigError: `conf`, `classes`, `color` or `batch` cannot be.
+            ConfigError: `conf`, `classes`, `imgsz`, `proposals`, `point`, `color` or `batch` cannot be.
             BundleError, WidthError: as for `Runtime`.
         """
-        call = self._check(width, conf, classes)
+        call = self._check(width, **options)
         one = preprocessing.is_one(source)
         size = (1 if stream else 8) if batch is None else batch
         if size < 1:
@@ -161,27 +178,27 @@ class Runtime:
         results = self._results(sources, call, color, (size, 0 if waits else size))
         return results if stream else next(results) if one else list(results)
 
-    def read(self, source: Source, width: float | None = None, color: Color = "rgb") -> DecodedImage:
+    def read(
+        self, source: Source, width: float | None = None, color: Color = "rgb", imgsz: int | None = None
+    ) -> DecodedImage:
         """Decode an image, and make sure that the detector can take it.
 
         Raises:
             BundleError, ConfigError, ImageError, WidthError: as for a call.
         """
-        return preprocessing.read(source, self._check(width).sides, color)
+        return preprocessing.read(source, self._check(width, imgsz=imgsz).sides, color)
 
     def detect(
-        self,
-        images: Sequence[DecodedImage],
-        width: float | None = None,
-        conf: float | None = None,
-        classes: Classes | None = None,
+        self, images: Sequence[DecodedImage], width: float | None = None, **options: Unpack[_Detection]
     ) -> list[Result]:
         """Detect objects in decoded images; those that have one size once they are resized run together.
+
+        `options` are those of a call.
 
         Raises:
             BundleError, ConfigError, WidthError: as for a call.
         """
-        return self._detect(images, self._check(width, conf, classes))
+        return self._detect(images, self._check(width, **options))
 
     def session(self, width: float | None = None) -> Session:
         """The engine at one width; loaded once, when it is first asked for.
@@ -189,7 +206,7 @@ class Runtime:
         Raises:
             BundleError, WidthError: as for `Runtime`.
         """
-        return self._load(self.width if width is None else self.manifest.check_width(width))
+        return self._load(self.width if width is None else self.manifest.check_width(width), None)
 
     def footprint(self) -> dict[str, dict[str, int]]:
         """Bytes on disk and in memory of every width, and of all widths in one process.
@@ -198,12 +215,34 @@ class Runtime:
         """
         return footprint(self.engine, self.manifest, self._options)
 
-    def _check(self, width: float | None, conf: float | None = None, classes: Classes | None = None) -> _Call:
-        width = self.width if width is None else self.manifest.check_width(width)
+    def _check(
+        self,
+        width: float | None,
+        *,
+        conf: float | None = None,
+        classes: Classes | None = None,
+        imgsz: int | None = None,
+        proposals: int | None = None,
+        point: Point | int | None = None,
+    ) -> _Call:
+        if point is None:
+            wanted = Point(self.width if width is None else self.manifest.check_width(width), imgsz, proposals)
+        elif (width, imgsz, proposals) == (None, None, None):
+            wanted = self._rung(point) if isinstance(point, int) else point
+            self.manifest.check_width(wanted.width)
+        else:
+            raise ConfigError("point says width, imgsz and proposals: give it or them, not both")
         conf = self.conf if conf is None else self._check_conf(conf)
         labels = None if classes is None else labels_of(classes, self.classes)
-        session = self._load(width)
-        return _Call(width, session, Sides(*session.sides, session.takes_resized), conf, labels)
+        session = self._load(wanted.width, wanted.precision)
+        sides = Sides(*scaled_sides(session.sides, wanted.imgsz), session.takes_resized)
+        ran = Point(wanted.width, sides.shorter, wanted.proposals or session.proposals, session.precision)
+        return _Call(ran, session, sides, conf, labels)
+
+    def _rung(self, number: int) -> Point:
+        if not -len(self.ladder) <= number < len(self.ladder):
+            raise ConfigError(f"point {number} is not one of the {len(self.ladder)} that {self.manifest.name} has")
+        return self.ladder[number]
 
     def _check_conf(self, conf: float) -> float:
         value, least = check_conf(conf), self.engine.least_conf
@@ -214,11 +253,11 @@ class Runtime:
             )
         return value
 
-    def _load(self, width: float) -> Session:
+    def _load(self, width: float, precision: Precision | None) -> Session:
         with self._loading:
-            if width not in self._sessions:
-                self._sessions[width] = self.engine.load(width)
-            return self._sessions[width]
+            if (width, precision) not in self._sessions:
+                self._sessions[width, precision] = self.engine.load(width, precision)
+            return self._sessions[width, precision]
 
     def _results(
         self, sources: Iterable[Source], call: _Call, color: Color, batch: tuple[int, int]
@@ -242,7 +281,8 @@ class Runtime:
             step = max(1, TOGETHER // (height * width))
             for some in (places[start : start + step] for start in range(0, len(places), step)):
                 start = time.perf_counter()
-                found = call.session(np.stack([resized[place] for place in some]), call.conf)
+                pixels = np.stack([resized[place] for place in some])
+                found = call.session(pixels, call.conf, call.point.imgsz, call.point.proposals)
                 elapsed = 1000 * (time.perf_counter() - start) / len(some)
                 for index, place in enumerate(some):
                     own = _of_image(found, index, images[place].size, (width, height))
@@ -259,7 +299,7 @@ class Runtime:
             labels=labels,
             scores=found.scores[kept],
             names=[self.classes[label - 1] for label in labels.tolist()],
-            width=call.width,
+            point=call.point,
             speed={"read_ms": image.read_ms, "inference_ms": elapsed},
             source=image,
             classes=self.classes,
@@ -270,8 +310,9 @@ class Runtime:
 
 def _of_image(found: Found, index: int, size: Size, resized: Size) -> Found:
     """What was found in one image of a batch, boxes in pixels of its whole size and not of its resized one."""
-    own = Found(*(None if values is None else values[found.image_index == index] for values in found))
-    if size == resized:
-        return own
-    across, down = (np.float32(whole / part) for whole, part in zip(size, resized, strict=True))
-    return own._replace(boxes=own.boxes * np.array([across, down, across, down]))
+    own = found.image_index == index
+    boxes = found.boxes[own]
+    if size != resized:
+        boxes = boxes * np.array([size[0] / resized[0], size[1] / resized[1]] * 2, dtype=np.float32)
+    masks = None if found.masks is None else found.masks[own]
+    return Found(boxes, found.labels[own], found.scores[own], found.image_index[own], masks)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
+from slimdet.bundle.ladder import Point, Precision
 from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
 from slimdet.messages import check_choice, check_choices
@@ -31,21 +32,24 @@ class EngineSettings:
         engine: "auto" is onnxruntime where the model was exported, else torch.
         device: "auto", "cpu", "cuda", "cuda:N", "mps" (also "coreml"), as far as the engine has it.
         threads: for one run; by default the engine's own choice, which is about one for each core.
-        imgsz: shorter side that images are resized to, in pixels; the torch engine alone can change it.
+        imgsz: shorter side that images are resized to, in pixels, where a call names none; None is the model's.
+        proposals: boxes that the second stage looks at, where a call names no number; None is the model's.
 
     Raises:
-        ConfigError: no such engine, or `threads` is less than 1.
+        ConfigError: no such engine, or a number that is too small.
     """
 
     engine: EngineName = "auto"
     device: str = "auto"
     threads: int | None = None
     imgsz: int | None = None
+    proposals: int | None = None
 
     def __post_init__(self) -> None:
         check_choices(self)
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads {self.threads} must be 1 or more")
+        Point(imgsz=self.imgsz, proposals=self.proposals)  # checks them
 
 
 class Found(NamedTuple):
@@ -68,21 +72,36 @@ class Found(NamedTuple):
 
 
 class Session(Protocol):
-    """One width, ready to run. Several threads may call it at once.
+    """One width in one precision, ready to run. Several threads may call it at once.
 
     Attributes:
-        sides: the shorter side that images are resized to and the longer side's limit, in pixels.
+        sides: the shorter side that images are resized to and the longer side's limit, in pixels, where a call names
+            no size.
         takes_resized: whether images may come in that size already; otherwise they come whole.
+        proposals: boxes that the second stage looks at, where a call names no number; None where the detector has no
+            such number, or an old engine file does not tell it.
+        precision: of the layers.
     """
 
     sides: tuple[int, int]
     takes_resized: bool
+    proposals: int | None
+    precision: Precision
 
-    def __call__(self, images: "NDArray[np.uint8]", conf: float = 1.0) -> Found:
-        """Detect objects in images uint8 [B, H, W, 3], RGB.
+    def __call__(
+        self, images: "NDArray[np.uint8]", conf: float = 1.0, imgsz: int | None = None, proposals: int | None = None
+    ) -> Found:
+        """Detect objects.
 
-        All detections of the detector's own threshold and above are given, and where the engine can go below it, those
-        down to a score of `conf`.
+        Args:
+            images: uint8 [B, H, W, 3], RGB.
+            conf: all detections of the detector's own threshold and above are given, and where the engine can go below
+                it, those down to this score.
+            imgsz: shorter side that they are resized to, 32 pixels or more; the longer side's limit keeps its ratio.
+            proposals: boxes that the second stage looks at, 1 or more.
+
+        Raises:
+            ConfigError: the detector or its engine file cannot run at another size or number of proposals.
         """
         ...
 
@@ -100,11 +119,12 @@ class Engine(Protocol):
     device: str
     least_conf: float
 
-    def load(self, width: float) -> Session:
-        """Make a width ready.
+    def load(self, width: float, precision: Precision | None = None) -> Session:
+        """Make a width ready, by default in the best precision that there is for it.
 
         Raises:
             BundleError: the bundle has no engine file of this width, or not one that works.
+            ConfigError: the engine does not have this precision, or the file not this size.
         """
         ...
 
@@ -137,17 +157,21 @@ def make(name: str, bundle: Manifest, options: EngineSettings) -> Engine:
     """The engine `name`, one of `ENGINES`, for a bundle.
 
     Raises:
-        ConfigError: it is not installed, has no such device or image size, or would lose what this kind of detector
-            finds.
+        ConfigError: it is not installed, has no such device, or would lose what this kind of detector finds.
     """
     kinds.require(bundle.architecture, "run", bundle.name)
-    if options.imgsz is not None and name != "torch":
-        raise ConfigError(
-            f"--imgsz {options.imgsz}: exported engines have their size within; run 'slimdet export --model "
-            f"{bundle.name} --imgsz {options.imgsz}' first, or use --engine torch"
-        )
     module = import_module(f"slimdet.runtime.{name}_engine")
     return getattr(module, f"{name.capitalize()}Engine")(bundle, options)
+
+
+def check_precision(engine: str, precision: Precision | None) -> None:
+    """Refuse what is not `Session.precision` of an engine that has one precision alone.
+
+    Raises:
+        ConfigError: another precision than fp32.
+    """
+    if precision not in (None, "fp32"):
+        raise ConfigError(f"engine {engine} has fp32 alone, not {precision}")
 
 
 def exported_threshold(bundle: Manifest) -> float:

@@ -1,6 +1,5 @@
 """ONNX Runtime: the default engine."""
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from slimdet.bundle.ladder import Precision
 from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
 from slimdet.messages import first_line
-from slimdet.runtime.engine import EngineSettings, Found, exported_threshold
+from slimdet.runtime.engine import EngineSettings, Found, check_precision, exported_threshold
+from slimdet.runtime.exported import FileInputs
 
 # Devices as they are called everywhere in slimdet, and ONNX Runtime's names.
 PROVIDERS = {
@@ -35,7 +36,7 @@ class OnnxruntimeEngine:
     name = "onnxruntime"
 
     def __init__(self, bundle: Manifest, options: EngineSettings) -> None:
-        self._bundle, self._threads, device = bundle, options.threads, options.device
+        self._bundle, self._options, device = bundle, options, options.device
         self.least_conf = exported_threshold(bundle)
         _share_memory()
         available = onnxruntime.get_available_providers()
@@ -55,17 +56,22 @@ class OnnxruntimeEngine:
     def files(self, width: float) -> list[Path]:
         return self._bundle.engine("onnx", width)
 
-    def load(self, width: float) -> "OnnxSession":
+    def load(self, width: float, precision: Precision | None = None) -> "OnnxSession":
+        check_precision(self.name, precision)
         file = self.files(width)[0]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = self._threads or 0
+        options.intra_op_num_threads = self._options.threads or 0
         # Widths take turns: threads of one that wait awake would hold up the next, or another process.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             session = onnxruntime.InferenceSession(str(file), options, self._providers)
-            loaded = OnnxSession(session)
+            said = session.get_modelmeta().custom_metadata_map["input"]
+            given = [one.name for one in (*session.get_inputs(), *session.get_overridable_initializers())]
+            loaded = OnnxSession(session, FileInputs(file, said, given, self._options))
+        except ConfigError:
+            raise
         except Exception as error:  # the library's exceptions have no base of their own
             version = onnxruntime.__version__
             raise BundleError(f"{file} cannot be run by onnxruntime {version}: {first_line(error)}") from error
@@ -86,14 +92,17 @@ def _share_memory() -> None:
 class OnnxSession:
     """One width. ONNX Runtime's sessions may be run by several threads at once."""
 
+    precision: Precision = "fp32"
     takes_resized = True
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, inputs: FileInputs) -> None:
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
-        size = json.loads(session.get_modelmeta().custom_metadata_map["input"])
-        self.sides = int(size["min_size"]), int(size["max_size"])
+        self._inputs, self.sides, self.proposals = inputs, inputs.sides, inputs.proposals
 
-    def __call__(self, images: NDArray[np.uint8], conf: float = 1.0) -> Found:
-        values: Any = self._session.run(self._outputs, {"images": images})
+    def __call__(
+        self, images: NDArray[np.uint8], conf: float = 1.0, imgsz: int | None = None, proposals: int | None = None
+    ) -> Found:
+        feeds = self._inputs(images, imgsz, proposals)
+        values: Any = self._session.run(self._outputs, feeds)
         return Found(**dict(zip(self._outputs, values, strict=True)))

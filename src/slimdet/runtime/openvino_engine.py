@@ -1,6 +1,5 @@
 """OpenVINO: Intel's engine, from the extra `openvino`."""
 
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,11 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from slimdet.bundle.ladder import Precision
 from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
-from slimdet.runtime.engine import EngineSettings, Found, exported_threshold
+from slimdet.runtime.engine import EngineSettings, Found, check_precision, exported_threshold
+from slimdet.runtime.exported import FileInputs
 
 
 class OpenvinoEngine:
@@ -28,7 +29,7 @@ class OpenvinoEngine:
     name = "openvino"
 
     def __init__(self, bundle: Manifest, options: EngineSettings) -> None:
-        self._bundle, device = bundle, options.device
+        self._bundle, self._options, device = bundle, options, options.device
         self.least_conf = exported_threshold(bundle)
         self._kind = "openvino" if bundle.engines("openvino") else "onnx"
         self._core = openvino.Core()
@@ -43,11 +44,17 @@ class OpenvinoEngine:
     def files(self, width: float) -> list[Path]:
         return self._bundle.engine(self._kind, width)
 
-    def load(self, width: float) -> "OpenvinoSession":
+    def load(self, width: float, precision: Precision | None = None) -> "OpenvinoSession":
+        check_precision(self.name, precision)
         file = self.files(width)[0]
         try:
             model = self._core.read_model(file)
-            return OpenvinoSession(self._core.compile_model(model, self.device.upper(), self._settings), model)
+            compiled = self._core.compile_model(model, self.device.upper(), self._settings)
+            said = model.get_rt_info(["framework", "input"]).astype(str)
+            given = [name for one in model.inputs for name in one.names]
+            return OpenvinoSession(compiled, FileInputs(file, said, given, self._options))
+        except ConfigError:
+            raise
         except Exception as error:  # the library's exceptions have no base of their own
             reason = (str(error).strip().splitlines() or [""])[-1].strip()
             raise BundleError(f"{file} cannot be run by openvino {openvino.__version__}: {reason}") from error
@@ -56,19 +63,22 @@ class OpenvinoEngine:
 class OpenvinoSession:
     """One width. An infer request belongs to one thread: each thread gets its own."""
 
+    precision: Precision = "fp32"
     takes_resized = True
 
-    def __init__(self, compiled: Any, model: Any) -> None:
+    def __init__(self, compiled: Any, inputs: FileInputs) -> None:
         self._compiled, self._own = compiled, threading.local()
         given = {name for output in compiled.outputs for name in output.names}  # a tensor may have several
         self._outputs = [name for name in Found._fields if name in given]
-        size = json.loads(model.get_rt_info(["framework", "input"]).astype(str))
-        self.sides = int(size["min_size"]), int(size["max_size"])
+        self._inputs, self.sides, self.proposals = inputs, inputs.sides, inputs.proposals
 
-    def __call__(self, images: NDArray[np.uint8], conf: float = 1.0) -> Found:
+    def __call__(
+        self, images: NDArray[np.uint8], conf: float = 1.0, imgsz: int | None = None, proposals: int | None = None
+    ) -> Found:
+        feeds = self._inputs(images, imgsz, proposals)
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         request = self._own.request
-        request.infer({"images": images}, share_inputs=True)
+        request.infer(feeds, share_inputs=True)
         # Copied: the next run writes into the request's own arrays.
         return Found(**{name: request.get_tensor(name).data.copy() for name in self._outputs})

@@ -2,16 +2,17 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Item, Value = TypeVar("Item"), TypeVar("Value")
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 THREADS = max(2, min(4, os.cpu_count() or 1))  # of each stage; more would hold more images at once
 
 
-def in_order(function: Callable[[Item], Value], items: Iterable[Item], ahead: int) -> Iterator[Future[Value]]:
+def in_order(function: Callable[[Item], Value], items: Iterable[Item], ahead: int) -> Generator[Future[Value]]:
     """Yield a future of `function(item)` for each item, in the items' order; each holds a value or what was raised.
 
     Items are taken where this is called, functions run in threads. `ahead` more are taken than were asked for, at most;
@@ -30,7 +31,9 @@ def in_order(function: Callable[[Item], Value], items: Iterable[Item], ahead: in
         while waiting:
             yield waiting.popleft()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in waiting:
+            future.cancel()
+        pool.shutdown()
 
 
 def _done(function: Callable[[Item], Value], item: Item) -> Future[Value]:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from slimdet.bundle.ladder import Point
 from slimdet.errors import ConfigError, DataError
-from slimdet.files import atomic_write
-from slimdet.images.drawing import draw
+from slimdet.images.drawing import draw, save
 from slimdet.images.masks import encode_mask, paste_masks
 from slimdet.messages import did_you_mean, listed
 from slimdet.runtime.preprocessing import DecodedImage
@@ -38,7 +38,7 @@ class Result:
         labels: int64 [N], 1..K.
         scores: float32 [N], 0..1, falling.
         names: N names of classes.
-        width: the width that ran.
+        point: what ran: width, image size, number of proposals (None where the detector has none), precision.
         speed: milliseconds: "read_ms" to decode the image, "inference_ms" to detect (a batch's, shared equally).
         source: the image as it was read.
         classes: the K names.
@@ -51,7 +51,7 @@ class Result:
     labels: NDArray[np.int64]
     scores: NDArray[np.float32]
     names: list[str]
-    width: float
+    point: Point
     speed: dict[str, float]
     source: DecodedImage = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
@@ -114,6 +114,11 @@ class Result:
         return self.source.path
 
     @property
+    def width(self) -> float:
+        """The width that ran."""
+        return self.point.width
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(width, height) of the image in pixels."""
         return self.source.size
@@ -123,7 +128,7 @@ class Result:
         """bool [N, H, W], made when they are first asked for; None where the detector has no masks."""
         if self.mask_cells is None or self.mask_cells.dtype == bool:
             return self.mask_cells
-        return paste_masks(self.mask_cells, self.boxes, self.image_size[::-1])
+        return paste_masks(self.mask_cells, self.boxes, (self.source.size[1], self.source.size[0]))
 
     def plot(self) -> Image.Image:
         """The image with boxes, names, scores and masks drawn."""
@@ -135,9 +140,7 @@ class Result:
 
     def save(self, path: str | Path) -> Path:
         """Write what `plot` draws, in the format of the path's ending, and return the path."""
-        with atomic_write(path) as temporary:
-            self.plot().save(temporary, quality=92)
-        return Path(path)
+        return save(self.plot(), path, quality=92)
 
     def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """The detections as COCO results, ready for `json.dump`.

@@ -1,7 +1,8 @@
 """PyTorch: runs any bundle as it is, exported or not. The only file of the runtime that imports torch."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -13,11 +14,16 @@ from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 from slimdet.bundle import store
+from slimdet.bundle.ladder import Precision
 from slimdet.bundle.manifest import Manifest
 from slimdet.devices import choose_device
-from slimdet.models.image_size import set_image_size
+from slimdet.errors import ConfigError
+from slimdet.images.sides import scaled_sides
+from slimdet.models.image_size import resize_shorter_side, sides_of
 from slimdet.models.kinds import without_background
-from slimdet.runtime.engine import EngineSettings, Found
+from slimdet.runtime.engine import EngineSettings, Found, check_precision
+
+_SIZES = ("min_size", "max_size", "fixed_size")  # of a detector's transform
 
 
 class TorchEngine:
@@ -27,7 +33,7 @@ class TorchEngine:
     are left as they are.
 
     Raises:
-        ConfigError: the device is not there, or the image size does not suit the detector.
+        ConfigError: the device is not there.
         BundleError: as `slimdet.load`.
     """
 
@@ -35,10 +41,8 @@ class TorchEngine:
     least_conf = 0.0
 
     def __init__(self, bundle: Manifest, options: EngineSettings) -> None:
-        self._bundle = bundle
+        self._bundle, self._options = bundle, options
         self._model = store.load(bundle.name)
-        if options.imgsz is not None:
-            set_image_size(self._model, options.imgsz)
         self._place = choose_device(options.device)
         self.device = str(self._place)
         if options.threads:
@@ -47,28 +51,36 @@ class TorchEngine:
     def files(self, width: float) -> list[Path]:
         return [self._bundle.weights_file]
 
-    def load(self, width: float) -> "TorchSession":
-        return TorchSession(self._model.extract(width).to(self._place).eval(), self._place)
+    def load(self, width: float, precision: Precision | None = None) -> "TorchSession":
+        check_precision(self.name, precision)
+        return TorchSession(self._model.extract(width).to(self._place).eval(), self._place, self._options)
 
 
 class TorchSession:
     """One width. torchvision's detectors keep state of a run (scales of the pyramid): one thread at a time."""
 
-    def __init__(self, detector: nn.Module, place: torch.device) -> None:
+    precision: Precision = "fp32"
+
+    def __init__(self, detector: nn.Module, place: torch.device, options: EngineSettings) -> None:
         self._detector, self._place, self._turn = detector, place, threading.Lock()
         transform: Any = detector.transform
         self._pastes = not isinstance(transform, GeneralizedRCNNTransform)
         if not self._pastes:
             transform.postprocess = MethodType(_without_pasting, transform)
         self.takes_resized = not self._pastes and transform.fixed_size is None  # SSD makes squares of whole images
-        shortest = transform.min_size if isinstance(transform.min_size, int) else transform.min_size[-1]
-        self.sides = int(shortest), int(transform.max_size)
+        self.sides = scaled_sides(sides_of(detector), options.imgsz)
+        self._limits: dict[str, int] = getattr(getattr(detector, "rpn", None), "_post_nms_top_n", {})  # torchvision's
+        self._check(options.proposals)
+        self.proposals = options.proposals or self._limits.get("testing")
         parts: list[Any] = [detector, getattr(detector, "roi_heads", None)]
         self._thresholds = [(part, part.score_thresh) for part in parts if hasattr(part, "score_thresh")]
 
-    def __call__(self, images: NDArray[np.uint8], conf: float = 1.0) -> Found:
+    def __call__(
+        self, images: NDArray[np.uint8], conf: float = 1.0, imgsz: int | None = None, proposals: int | None = None
+    ) -> Found:
+        self._check(proposals)
         batch = torch.from_numpy(images).to(self._place).permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
-        with self._turn, torch.no_grad():
+        with self._turn, self._at(imgsz or self.sides[0], proposals or self.proposals), torch.no_grad():
             for part, own in self._thresholds:
                 part.score_thresh = min(own, conf - 1e-6)  # it keeps what is above, not what is at it
             results = [without_background(result) for result in self._detector(list(batch))]
@@ -80,6 +92,26 @@ class TorchSession:
             masks = _joined(results, "masks")[:, 0]  # [N, M, M], or [N, H, W] pasted
             masks = masks > 0.5 if self._pastes else masks
         return Found(boxes, labels, scores, index.numpy(), masks)
+
+    def _check(self, proposals: int | None) -> None:
+        if proposals is not None and not self._limits:
+            raise ConfigError(f"{type(self._detector).__name__} has no number of proposals; leave --proposals out")
+
+    @contextmanager
+    def _at(self, imgsz: int, proposals: int | None) -> Iterator[None]:
+        """The detector at a size and number of proposals; afterwards it is what it was."""
+        transform: Any = self._detector.transform
+        sizes = {name: getattr(transform, name) for name in _SIZES if hasattr(transform, name)}
+        limits = dict(self._limits)
+        try:
+            if imgsz != sides_of(self._detector)[0]:
+                resize_shorter_side(self._detector, imgsz)
+            if proposals is not None:
+                self._limits["testing"] = proposals
+            yield
+        finally:
+            vars(transform).update(sizes)
+            self._limits.update(limits)
 
 
 def _joined(results: Sequence[dict[str, Tensor]], key: str) -> NDArray:
