@@ -93,6 +93,7 @@ class OnnxSession:
     """One width. ONNX Runtime's sessions may be run by several threads at once."""
 
     precision: Precision = "fp32"
+    takes_resized = True
 
     def __init__(self, session: onnxruntime.InferenceSession, inputs: FileInputs) -> None:
         self._session = session

@@ -84,6 +84,7 @@ class OpenvinoSession:
     """One width. An infer request belongs to one thread: each thread gets its own."""
 
     precision: Precision = "fp32"
+    takes_resized = True
 
     def __init__(self, compiled: Any, inputs: FileInputs) -> None:
         self._compiled, self._own = compiled, threading.local()
