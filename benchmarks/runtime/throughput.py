@@ -1,6 +1,6 @@
 """Images a second of `slimdet predict` on a folder, and how much of the time is not the network's.
 
-    python benchmarks/runtime/throughput.py IMAGES [--before SRC] [--images 1000] [--out benchmarks/runtime/throughput.json]
+    python benchmarks/runtime/throughput.py IMAGES [--before SRC] [--images 1000] [--out FILE]
 
 IMAGES is a folder of JPEG files, of which crops are made in a temporary folder. With --before the folder `src` of
 another checkout is measured too, in turns. Each run is a process of its own: seconds from its first line on stderr to

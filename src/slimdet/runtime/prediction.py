@@ -31,7 +31,7 @@ class PredictSettings(EngineSettings):
 
     width: float = 1.0
     conf: float = CONF  # least score of a detection
-    batch: int = 8  # images that are taken at a time; those of one size once they are resized run together
+    batch: int = 8  # images at a time; those that become one size run together
 
 
 @dataclass
