@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from slimdet.errors import ImageError
 from slimdet.images import decoding
-from slimdet.images.decoding import image_size, read_image
+from slimdet.images.decoding import ImageFile, image_size, open_file, read_image, read_reduced
 
 HEIGHT, WIDTH = 24, 32
 _rows, _columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -493,3 +493,75 @@ def test_mutated_files_give_a_valid_array_or_a_named_error(
         return
     assert array.dtype == np.uint8
     assert array.shape == (size[1], size[0], 3)
+
+
+# ------------------------------------------------------------------------------------------------- at a fraction
+
+
+def photograph(width: int = 160, height: int = 96) -> Image.Image:
+    """Smooth, as photographs are, with a sharp edge and an even corner at the lower right."""
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([127 + 100 * np.sin(x / 19), 127 + 100 * np.cos(y / 13), (x + y) % 256], axis=2).astype(np.uint8)
+    pixels[-40:, -60:] = 250
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+def test_a_fraction_of_a_jpeg_is_the_mean_of_its_pixels(factor: int, orientation: int, options: dict) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(photograph(), "JPEG", quality=95, exif=exif, **options)
+    whole = read_image(data)
+    pixels, size = read_reduced(data, lambda width, height: factor)
+    assert size == whole.shape[1::-1]
+    assert pixels.shape == (whole.shape[0] // factor, whole.shape[1] // factor, 3)
+    mean = whole.reshape(pixels.shape[0], factor, pixels.shape[1], factor, 3).mean((1, 3))
+    assert abs(pixels - mean).mean() < 1.5
+    np.testing.assert_array_equal(pixels if factor == 1 else whole, whole)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "array"])
+def test_a_fraction_of_sides_that_it_does_not_divide(kind: str) -> None:
+    image = photograph(157, 93)
+    source = np.array(image) if kind == "array" else encode(image, kind)
+    pixels, size = read_reduced(source, lambda width, height: 8)
+    assert (size, pixels.shape) == ((157, 93), (12, 20, 3))
+    np.testing.assert_array_equal(pixels, np.array(Image.fromarray(read_image(source)).reduce(8)))
+
+
+@pytest.mark.parametrize("factor", [1, 4, 8])
+def test_a_jpeg_that_ends_early_is_refused_at_any_fraction(factor: int) -> None:
+    data = encode(photograph(), "JPEG")
+    start = data.find(b"\xff\xda") + 14
+    for part in (0.1, 0.5, 0.9, 0.97):
+        cut = data[: start + int((len(data) - start) * part)].rstrip(b"\xff")
+        with pytest.raises(ImageError):
+            read_reduced(cut + b"\xff\xd9", lambda width, height: factor)
+
+
+def test_a_jpeg_with_an_even_corner_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, load = [], JpegImagePlugin.JpegImageFile.load
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", lambda self: (decoded.append(self), load(self))[1])
+    data = encode(Image.new("RGB", (64, 64), "white"), "JPEG")
+    assert (read_image(data) == 255).all()
+    assert len({id(image) for image in decoded}) == 1
+
+
+def test_fill_bytes_between_the_segments_of_a_jpeg() -> None:
+    data = encode(photograph(), "JPEG")
+    np.testing.assert_array_equal(read_image(data[:2] + b"\xff\xff" + data[2:]), read_image(data))
+
+
+def test_files_are_decoded_later_under_their_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encode(photograph(), "JPEG"))
+    whole, file = read_image(path), open_file(path)
+    path.unlink()
+    np.testing.assert_array_equal(read_image(file), whole)
+    assert image_size(file) == (160, 96)
+    with pytest.raises(ImageError, match=r"a\.jpg: no such file"):
+        open_file(path)
+    with pytest.raises(ImageError, match=r"a\.jpg: not an image"):
+        read_image(ImageFile(b"text", str(path)))

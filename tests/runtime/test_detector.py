@@ -3,6 +3,7 @@
 import gc
 import itertools
 import json
+import pickle
 import threading
 import weakref
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from PIL import Image
 
 import slimdet
 from ready_made import ready_made
+from runtime.mask_engine import mask_bundle
 from scenes_detector import tiny_model
 from slimdet import Result, Runtime
 from slimdet.assets import PHOTOGRAPHS, VAL
@@ -24,6 +26,8 @@ from slimdet.bundle.ladder import Point, Precision
 from slimdet.errors import BundleError, ConfigError, ImageError, WidthError
 from slimdet.exporting.engine_files import export
 from slimdet.images.decoding import read_image
+from slimdet.images.resizing import Sides
+from slimdet.runtime import detector as detector_module
 from slimdet.runtime.engine import ENGINES, Session
 
 FILES = sorted(PHOTOGRAPHS.glob("*.jpg"))
@@ -162,6 +166,101 @@ def test_a_file_that_is_no_image(detector: Runtime, tmp_path: Path) -> None:
         detector(tmp_path / "text.jpg")
     with pytest.raises(ImageError, match="an image cannot be a Namespace"):
         detector(__import__("argparse").Namespace())
+
+
+# ------------------------------------------------------------------------------------------------- photographs
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cat, ten times as large, as a camera stores it: lying on its side."""
+    path, exif = tmp_path_factory.mktemp("photographs") / "large.jpg", Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(TABBY) as cat:
+        large = cat.convert("RGB").resize((cat.width * 10 // 8 * 8, cat.height * 10 // 8 * 8), Image.Resampling.BICUBIC)
+    large.transpose(Image.Transpose.ROTATE_90).save(path, quality=90, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_large_photograph_is_found_as_its_small_copy(engine: str, photograph: Path) -> None:
+    runtime = Runtime(engine=engine, conf=0.3, threads=1)
+    large, small = runtime(photograph), runtime(TABBY)
+    times = large.image_size[0] / small.image_size[0]
+    assert times > 9
+    assert large.names == small.names
+    np.testing.assert_allclose(large.boxes / times, small.boxes, atol=4)
+    np.testing.assert_allclose(large.scores, small.scores, atol=0.03)
+    np.testing.assert_array_equal(large.image, read_image(photograph))
+    as_array = runtime(large.image)  # averaged here, by libjpeg there
+    np.testing.assert_allclose(as_array.boxes / times, large.boxes / times, atol=1)
+
+
+def test_engines_find_the_same_in_a_large_photograph(photograph: Path) -> None:
+    found = [Runtime(engine=engine, width=0.5, conf=0.3, threads=1)(photograph) for engine in ENGINES]
+    assert all(same(found[0], other, boxes=0.5) for other in found[1:])
+
+
+def test_an_image_of_the_models_size_comes_as_it_is(detector: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, given = detector.session(0.25), []
+
+    class Watched:
+        sides, takes_resized = session.sides, session.takes_resized
+        proposals, precision = session.proposals, session.precision
+
+        def __call__(self, images: np.ndarray, *asked: float | None):
+            given.append(images)
+            return session(images, *asked)
+
+    monkeypatch.setitem(detector._sessions, (0.25, None), Watched())
+    pixels = read_image(TABBY)[:186, :256]
+    detector([pixels, pixels[:50, :70]], width=0.25)
+    np.testing.assert_array_equal(given[0][0], pixels)
+    np.testing.assert_array_equal(given[1][0], pixels[:50, :70])
+
+
+def test_a_photograph_is_kept_as_its_file_and_read_for_any_size(photograph: Path) -> None:
+    runtime = Runtime(engine="torch", threads=1)
+    image, sides = runtime.read(photograph), Sides(186, 256)
+    assert len(pickle.dumps(image)) < photograph.stat().st_size + 200_000
+    assert image.at(sides).shape[:2] == (162, 256)
+    assert image.at(Sides(93, 128)).shape[:2] == (81, 128)
+    again, first = runtime.detect([image], imgsz=128)[0], runtime(photograph, imgsz=128)
+    assert same(again, first, 0, 0)
+    np.testing.assert_array_equal(image.at(sides), runtime.read(photograph).at(sides))
+
+
+def test_masks_are_pasted_at_the_photographs_size(photograph: Path, tmp_path: Path) -> None:
+    result = Runtime(mask_bundle(tmp_path / "masks"), conf=0.5)(photograph)
+    width, height = result.image_size
+    np.testing.assert_allclose(result.boxes[0], [0, 0, width, height], rtol=1e-6)
+    assert result.masks is not None
+    assert result.masks.shape == (2, height, width)
+    inside = result.masks[0, height // 9 : -height // 9]  # not the rim, where masks fade
+    assert inside[:, width // 9 : width // 2 - width // 9].all()
+    assert not inside[:, width // 2 + width // 9 :].any()
+
+
+def test_images_that_become_one_size_run_together_and_no_more_than_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime(width=0.25, threads=1)
+    session, batches = runtime.session(), []
+
+    class Watched:
+        sides, takes_resized = session.sides, session.takes_resized
+        proposals, precision = session.proposals, session.precision
+
+        def __call__(self, images: np.ndarray, *asked: float | None):
+            batches.append(len(images))
+            return session(images, *asked)
+
+    monkeypatch.setitem(runtime._sessions, (0.25, None), Watched())
+    sizes = [(32 * times, 24 * times) for times in (8, 10, 12, 20, 40)]
+    images = [np.zeros((height, width, 3), np.uint8) for width, height in sizes]
+    assert [result.image_size for result in runtime(images)] == sizes
+    assert batches == [5]
+    monkeypatch.setattr(detector_module, "TOGETHER", 2 * 186 * 248 + 1)
+    runtime(images)
+    assert batches == [5, 2, 2, 1]
 
 
 # ------------------------------------------------------------------------------------------------- streams
@@ -321,7 +420,7 @@ def test_a_kind_that_would_lose_what_it_finds_is_refused(engine: str, exported: 
 
 def test_a_detector_of_one_stage_finds_what_the_model_finds(tmp_path: Path) -> None:
     model = slimdet.slim(ready_made("ssdlite_mobilenet_v3"), (1.0,), scope="backbone").eval()
-    image = read_image(TABBY)[:64, :80]
+    image = read_image(TABBY).repeat(2, axis=0)  # larger than the squares that it makes of images
     with torch.no_grad():
         expected = model([torch.from_numpy(image).permute(2, 0, 1) / 255])[0]
     result = Runtime(slimdet.save(model, tmp_path / "lite"), conf=0)(image)

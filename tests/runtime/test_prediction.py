@@ -1,8 +1,12 @@
 """`slimdet predict`: what it takes, what it writes, and what it does with files that are broken."""
 
+import errno
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +17,10 @@ from scenes import make_scenes
 from scenes_detector import tiny_model
 from slimdet.bundle.card import Card
 from slimdet.cli.verbs import main
-from slimdet.errors import DataError
+from slimdet.errors import ConfigError, DataError
 from slimdet.images.decoding import read_image
 from slimdet.runtime.prediction import find_images
+from slimdet.runtime.prediction import predict as run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -72,6 +77,18 @@ def test_a_source_without_images_is_named(source: str) -> None:
     Path("empty").mkdir()
     with pytest.raises(DataError, match="^" + source.replace("*", r"\*")):
         find_images([source])
+
+
+def test_what_predict_drew_is_taken_up_only_by_name(bundle: str, capsys: Capture) -> None:
+    mine = [Path(picture("a.png")), Path(picture("runs/holiday-1/b.png"))]
+    for _ in range(3):
+        document, _ = predict(".", "--model", bundle, "--conf", "1", capsys=capsys)
+        assert [image["file_name"] for image in document["images"]] == [str(path) for path in mine]
+    drawn = Path("runs/predict-1")
+    assert find_images([str(drawn)]) == [drawn / "a.jpg", drawn / "b.jpg"]
+    assert len(find_images(["runs/predict-*/a.jpg"])) == 3
+    with pytest.raises(DataError, match="no such file, folder or pattern"):
+        find_images(["**/*.jpg"])
 
 
 # ------------------------------------------------------------------------------------------------- results
@@ -172,6 +189,71 @@ def test_only_broken_files(bundle: str, capsys: Capture) -> None:
     Path("text.jpg").write_text("not an image")
     document, _ = predict("text.jpg", "--model", bundle, code=2, capsys=capsys)
     assert (document["images"], document["annotations"]) == ([], [])
+
+
+def test_more_files_than_a_batch_keep_their_order(bundle: str, capsys: Capture) -> None:
+    names = [f"{number:02}.png" for number in range(11)]
+    for number, name in enumerate(names):
+        picture(name, (40 + number, 40)) if number % 4 else Path(name).write_text("not an image")
+    document, lines = predict(*names, "--model", bundle, "--conf", "1", "--batch", "2", code=2, capsys=capsys)
+    good = [number for number in range(11) if number % 4]
+    assert [image["file_name"] for image in document["images"]] == [names[number] for number in good]
+    assert [image["id"] for image in document["images"]] == [number + 1 for number in good]
+    assert [image["width"] for image in document["images"]] == [40 + number for number in good]
+    told = [line.split(":")[0] for line in lines if ".png" in line and "skipped" not in line]
+    assert told == [names[number] for number in good]
+    assert list(document["broken"]) == [names[number] for number in range(0, 11, 4)]
+
+
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_who_stops_it_finds_no_thread_and_no_half_file(
+    stop: BaseException, bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [picture(f"{number}.png") for number in range(9)]
+    drawn, written = [], Path.write_bytes
+
+    def write(path: Path, content: Any) -> int:
+        drawn.append(path)
+        if len(drawn) == 3:
+            written(path, bytes(content)[:100])
+            raise stop
+        return written(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(type(stop), match="" if isinstance(stop, KeyboardInterrupt) else r"predict-1/2\.jpg"):
+        run(files, bundle)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("slimdet")]
+    left = list(Path("runs/predict-1").iterdir())
+    assert all(read_image(file).shape == (40, 60, 3) for file in left)
+    assert {file.name for file in left} <= {f"{number}.jpg" for number in range(9)} - {"2.jpg"}
+
+
+def test_no_space_is_a_users_problem_that_names_the_picture(
+    bundle: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["predict", picture("a.png"), "--model", bundle]) == 2
+    assert "runs/predict-1/a.jpg" in capsys.readouterr().err.splitlines()[-1]
+    assert os.listdir("runs/predict-1") == []
+
+
+def test_two_at_once_never_share_a_folder(bundle: str) -> None:
+    files, start = [picture("a.png")], threading.Barrier(2)
+
+    def one(out: str | None) -> Path | None:
+        start.wait(60)
+        try:
+            return run(files, bundle, out=out).run
+        except ConfigError as error:
+            assert str(error).startswith("--out same ")  # noqa: PT017
+            return None
+
+    with ThreadPoolExecutor(2) as pool:
+        assert {str(path) for path in pool.map(one, [None, None])} == {"runs/predict-1", "runs/predict-2"}
+        assert None in list(pool.map(one, ["same", "same"]))  # both, where they come at the very same moment
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def predict(
     proposals: Proposals = PredictSettings.proposals,
     device: EngineDevice = PredictSettings.device,
     threads: Threads = PredictSettings.threads,
-    batch: Annotated[Count, "images that are read at a time; those of one size run together"] = PredictSettings.batch,
+    batch: Annotated[Count, "images at a time; those that become one size run together"] = PredictSettings.batch,
     out: Annotated[Path | None, "folder (default runs/predict-N)"] = None,
 ) -> Outcome:
     """Detect objects in images: drawn pictures and COCO JSON.

@@ -13,7 +13,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimdet.errors import DataError, ImageError
+from slimdet.errors import ConfigError, DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.images.folders import images_in
 from slimdet.runtime.engine import CONF, EngineSettings
@@ -31,7 +31,7 @@ class PredictSettings(EngineSettings):
 
     width: float = 1.0
     conf: float = CONF  # least score of a detection
-    batch: int = 8  # images that are taken at a time; those of one size once they are resized run together
+    batch: int = 8  # images at a time; those that become one size run together
 
 
 @dataclass
@@ -125,12 +125,14 @@ def predict(
         "annotations": [],
     }
     predictions = Predictions(folder, coco)
-    # The file is there from the beginning, under another name: nobody else can take the folder for an empty one.
+    # The file is there from the beginning, under another name: the folder is not empty, and nobody else's.
     with (
         atomic_write(folder / "detections.json") as temporary,
         closing(_found(detector, files, settings.batch, predictions)) as found,
         closing(in_order(_Found.written, found, settings.batch)) as written,
     ):
+        if len(list(folder.iterdir())) > 1:
+            raise ConfigError(f"--out {folder} is being written to by somebody else; choose another folder")
         for done in written:
             image, annotations, line = done.result()
             coco["images"].append(image)
