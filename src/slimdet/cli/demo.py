@@ -14,9 +14,9 @@ from slimdet.errors import BundleError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.images.drawing import side_by_side
 from slimdet.report import plots
-from slimdet.report.latency import runtime_latencies, summary
 from slimdet.runtime.detector import Runtime
 from slimdet.runtime.engine import EngineSettings
+from slimdet.runtime.latency import runtime_latencies, summary
 from slimdet.runtime.prediction import find_images
 
 CONFIDENCE = 0.5

@@ -7,10 +7,10 @@ from typing import Any
 from slimdet.bundle import manifest
 from slimdet.errors import ConfigError
 from slimdet.messages import with_fields
-from slimdet.report.latency import runtime_latencies, summary
 from slimdet.report.settings import ProfileSettings
 from slimdet.runtime.detector import Runtime
 from slimdet.runtime.engine import choose
+from slimdet.runtime.latency import runtime_latencies, summary
 
 MB = 2**20
 
@@ -24,7 +24,7 @@ class Costs:
         imgsz: side of the square picture, pixels.
         widths: {"0.25": {...}, ...} with, as far as it is known,
 
-            - "latency_ms", "latency_spread_ms": as `slimdet.report.latency.summary` has them, on a picture of noise;
+            - "latency_ms", "latency_spread_ms": as `slimdet.runtime.latency.summary` has them, on a picture of noise;
             - "disk_mb": the files that the width reads, in MiB;
             - "memory_mb": what the width adds to a process's resident memory, in MiB (with torch as
               `slimdet.report.profiling.profile` has it);
@@ -59,7 +59,12 @@ def costs(model: str | Path, settings: ProfileSettings | None = None, **fields: 
     if settings.repeats < 1:
         raise ConfigError(f"repeats {settings.repeats} must be 1 or more")
     runtime = Runtime(
-        model, engine=name, device=settings.device, threads=settings.threads, imgsz=settings.imgsz
+        model,
+        engine=name,
+        device=settings.device,
+        threads=settings.threads,
+        imgsz=settings.imgsz,
+        precision=settings.precision,
     ).prepare()
     sizes = {
         key: {what.replace("_bytes", "_mb"): value / MB for what, value in size.items()}

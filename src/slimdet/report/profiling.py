@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from slimdet.core.slimmable import Slimmable
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError
-from slimdet.report.latency import latencies, summary
 from slimdet.report.settings import ProfileSettings
+from slimdet.runtime.latency import latencies, summary
 
 MB = 2**20
 LEAST_SIDE = 32  # pixels: the coarsest pyramid level has one cell for them
@@ -42,7 +42,7 @@ class Profile:
             - "macs": multiply-adds of a full house, torch's count of floating-point operations halved (the convention
               of "Slimmable Neural Networks", ICLR 2019: ResNet-50 at 224x224 has 4.1 G): convolutions and matrix
               products;
-            - "latency_ms", "latency_spread_ms": as `slimdet.report.latency.summary` has them;
+            - "latency_ms", "latency_spread_ms": as `slimdet.runtime.latency.summary` has them;
             - "memory_mb": weights plus the peak of what torch allocates during a full house, in MiB; the scratch
               memory of the mathematical libraries is not counted. Absent on devices that cannot tell (mps).
     """

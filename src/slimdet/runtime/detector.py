@@ -29,6 +29,7 @@ class _EngineOptions(TypedDict, total=False):
     threads: int | None
     imgsz: int | None
     proposals: int | None
+    precision: Precision | None
 
 
 class _Detection(TypedDict, total=False):
@@ -66,7 +67,8 @@ class Runtime:
         engine: "onnxruntime", "openvino", "torch", or "auto": onnxruntime where the bundle was exported, else torch.
         conf: least score of a detection where a call names none, 0..1. Exported engines have the threshold that the
             detector was exported with (torchvision's 0.05 unless it was changed), and less is refused; torch goes to 0.
-        options: `device`, `threads`, `imgsz` and `proposals`, as `slimdet.runtime.engine.EngineSettings` has them.
+        options: `device`, `threads`, `imgsz`, `proposals` and `precision`, as `slimdet.runtime.engine.EngineSettings`
+            has them.
 
     Attributes:
         widths: all widths, ascending; the last is 1.0.
@@ -96,7 +98,7 @@ class Runtime:
         self._options = EngineSettings(engine, **options)
         self.engine: Engine = make(choose(engine, self.manifest), self.manifest, self._options)
         self.conf = self._check_conf(conf)
-        self._sessions: dict[tuple[float, Precision | None], Session] = {}
+        self._sessions: dict[tuple[float, Precision], Session] = {}
         self._loading = threading.Lock()
 
     def prepare(self, widths: Iterable[float] | None = None) -> "Runtime":
@@ -251,6 +253,7 @@ class Runtime:
         return value
 
     def _load(self, width: float, precision: Precision | None) -> Session:
+        precision = precision or self.engine.precision(width)
         with self._loading:
             if (width, precision) not in self._sessions:
                 self._sessions[width, precision] = self.engine.load(width, precision)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from slimdet.report.latency import latencies, summary
+from slimdet.runtime.latency import latencies, summary
 
 
 def test_calls_take_turns_and_the_first_turn_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
