@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from slimdet.report.validation import val
     from slimdet.runtime.detector import Runtime
     from slimdet.runtime.result import Result
+    from slimdet.search.tuning import tune
     from slimdet.training.calibration import calibrate
     from slimdet.training.runs import train
 
@@ -45,6 +46,7 @@ __all__ = [
     "save",
     "slim",
     "train",
+    "tune",
     "val",
 ]
 
@@ -57,6 +59,7 @@ _HOME = {
     "train": "training.runs",
     "val": "report.validation",
     "calibrate": "training.calibration",
+    "tune": "search.tuning",
     "export": "exporting.engine_files",
     "Runtime": "runtime.detector",
     "Result": "runtime.result",

@@ -1,6 +1,7 @@
 """Numbers stay with the weights that they are true of."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import slimdet
 from scenes_detector import tiny_model
 from slimdet.bundle import card, manifest
 from slimdet.bundle.card import Card
+from slimdet.bundle.ladder import Latencies, Point, Rung, Timing
 from slimdet.bundle.store import weights_of
 from slimdet.errors import BundleError, WidthError
 from slimdet.models import builders
@@ -136,3 +138,56 @@ def test_a_card_is_read_with_its_weights_or_not_at_all(tmp_path: Path) -> None:
         card.read(folder)
     with pytest.raises(BundleError, match="not in the format of safetensors"):
         card.digests(b"as good as weights", (1.0,))
+
+
+def ladder_of(model: slimdet.Slimmable, *points: Point) -> tuple[Rung, ...]:
+    weights = weights_of(model)
+    return tuple(Rung(point, {"AP": point.width / 2}, 4, "val", weights[str(point.width)]) for point in points)
+
+
+POINTS = (Point(0.25, 64, 20, "fp32"), Point(0.5, 32, 20, "fp32"), Point(1.0, 64, 20, "fp32"))
+
+
+def timed(*points: Point) -> Latencies:
+    return Latencies("torch", "cpu", 1, {"torch": "2"}, "2026-01-01", tuple(Timing(one, 4.0, 5.0, 9) for one in points))
+
+
+def test_a_ladder_is_written_beside_what_was_there(exported: Path) -> None:
+    weights = card.read(exported).weights
+    ladder = [
+        Rung(Point(width, 186, 50, "fp32"), {"AP": width}, 9, "val", weights[str(width)]) for width in (0.25, 1.0)
+    ]
+    before = manifest.read(exported)
+    card.write_ladder(exported, ladder[1:], "there", timed(ladder[1].point))
+    card.write_ladder(exported, ladder, "here", timed(*(rung.point for rung in ladder)))
+    after = manifest.read(exported)
+    assert after.ladder == tuple(ladder)
+    assert after.latencies == {"there": timed(ladder[1].point), "here": timed(*(rung.point for rung in ladder))}
+    assert after.document | {"ladder": 0, "latencies": 0} == before.document | {"ladder": 0, "latencies": 0}
+    assert after.engine("onnx", 0.25)  # the engine files are still those that are described
+    card.write_ladder(exported, ladder[:1], "here", timed(ladder[0].point))
+    assert list(manifest.read(exported).latencies) == ["here"]  # the other machine knew the other point alone
+
+
+def test_a_ladder_of_other_weights_is_not_written(exported: Path) -> None:
+    before = (exported / "model.json").read_bytes()
+    with pytest.raises(BundleError, match=r"0\.5 at 64 px is of other weights; tune it again"):
+        card.write_ladder(exported, [Rung(Point(0.5, 64), {"AP": 0.1}, 4, "val", "abc")], "here", timed(Point(0.5, 64)))
+    assert (exported / "model.json").read_bytes() == before
+
+
+def test_a_saved_bundle_keeps_its_ladder_and_drops_rungs_of_other_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = small_model("own")
+    files = Point(1.0, 64, 20, "int8")
+    about = replace(measured(model), ladder=ladder_of(model, *POINTS, files), latencies={"here": timed(*POINTS, files)})
+    path = slimdet.save(model, tmp_path / "model", about)
+    assert manifest.read(path).ladder == about.ladder[:3]  # files in 8 bits go with what is saved
+    assert "1 points of the ladder" in caplog.text
+    with torch.no_grad():
+        for parameter in model.twin(0.5).backbone.body.bn1.parameters():  # type: ignore[union-attr]
+            parameter.add_(1)  # of width 0.5 alone
+    said = card.read(slimdet.save(model, path, card.read(path)))
+    assert [rung.point for rung in said.ladder] == [POINTS[0], POINTS[2]]
+    assert said.latencies == {"here": timed(POINTS[0], POINTS[2])}

@@ -118,6 +118,36 @@ def test_malformed_engines_are_refused(folder: Path, document: dict[str, Any], e
         altered(folder, document | {"engines": engines})
 
 
+RUNG = {"point": {"width": 0.5, "imgsz": 64}, "metrics": {"AP": 0.4}, "images": 9, "data": "val", "weights": "abc"}
+TIMED = {"engine": "torch", "device": "cpu", "threads": None, "versions": {}, "date": "", "points": []}
+
+
+def test_a_ladder_and_its_latencies_are_read(folder: Path, document: dict[str, Any]) -> None:
+    timing = {"point": RUNG["point"], "p50_ms": 4.5, "p90_ms": 5, "n": 9}
+    read = altered(folder, document | {"ladder": [RUNG], "latencies": {"here": TIMED | {"points": [timing]}}})
+    assert [rung.ap for rung in read.ladder] == [0.4]
+    assert read.latencies["here"].medians == {read.ladder[0].point: 4.5}
+    assert (altered(folder, document).ladder, altered(folder, document).latencies) == ((), {})
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"ladder": {}},
+        {"ladder": [None]},
+        {"ladder": [{"point": 3}]},
+        {"ladder": [RUNG | {"metrics": {}}]},
+        {"ladder": [RUNG | {"point": {"width": 0.25}}]},  # the model does not have it
+        {"latencies": []},
+        {"latencies": {"here": []}},
+        {"latencies": {"here": TIMED | {"points": [{"point": RUNG["point"]}]}}},
+    ],
+)
+def test_a_malformed_ladder_is_refused(folder: Path, document: dict[str, Any], part: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match=r"model\.json: .*anew with 'slimdet tune'$"):
+        altered(folder, document | part)
+
+
 def test_a_bundle_whose_writer_was_killed_is_found_again(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder.rename(folder.with_name(f".{folder.name}-before"))  # where a writer puts it for a moment, see slimdet.files
     manifest.read(folder)

@@ -79,3 +79,14 @@ class TestPictures:
             with pytest.raises(ConfigError, match=r"pip install 'slimdet\[plot\]'"):
                 draw()
         assert not path.exists()
+
+
+def test_a_ladder_with_the_curves_beside_it(tmp_path: Path) -> None:
+    steps = {f"0.5 at {32 * step} px, 50 proposals": (float(step), 0.02 * step) for step in range(1, 30)}
+    others = {"width alone": [(30.0, 0.5), (9.0, 0.1)], "image size alone": [(30.0, 0.5)]}
+    plots.plot_ladder(steps, others, tmp_path / "ladder.png", "here")
+    plots.plot_ladder({"1.0": (3.0, 0.0)}, {}, tmp_path / "one.png")
+    for name in ("ladder", "one"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            picture.load()
+            assert min(picture.size) > 400

@@ -9,7 +9,7 @@ Legend: K classes.
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from slimdet.bundle import manifest
+from slimdet.bundle.ladder import Latencies, Rung
 from slimdet.errors import BundleError, WidthError
+from slimdet.files import atomic_write
 from slimdet.messages import listed
 from slimdet.widths import width_key
 
@@ -37,6 +39,8 @@ class Card:
         training: settings that made the weights.
         metrics: what was measured, by width: {"0.25": {"bbox": {"AP": ...}}}.
         calibrations: how the statistics of a width were collected, by width.
+        ladder: the operating points worth having, cheapest first; each says itself which weights it is true of.
+        latencies: how long they take, by machine.
         weights: the digest of the weights that metrics and calibrations of a width belong to, by width. `record` sets
             it; what has none is not saved.
 
@@ -50,6 +54,8 @@ class Card:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     calibrations: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+    ladder: tuple[Rung, ...] = ()
+    latencies: Mapping[str, Latencies] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -89,11 +95,18 @@ class Card:
         )
 
     def true_of(self, weights: Mapping[str, str]) -> "Card":
-        """The card without numbers of other weights than these; which were dropped is logged."""
+        """The card without numbers of other weights than these, or of engine files; which were dropped is logged.
+
+        A rung in 8 bits is one of an engine file, which does not outlive the weights' file that it was made from.
+        """
         true = {width for width in self._measured() if width in weights and self.weights.get(width) == weights[width]}
         if dropped := sorted(self._measured() - true):
             logger.warning("the numbers of width %s are of other weights and are left out", listed(dropped))
-        return self._only(true)
+        rungs = [rung for rung in self.ladder if weights.get(str(rung.point.width)) == rung.weights]
+        rungs = [rung for rung in rungs if rung.point.precision != "int8"]
+        if lost := len(self.ladder) - len(rungs):
+            logger.warning("%d points of the ladder are of other weights or of engine files and are left out", lost)
+        return replace(self._only(true), ladder=tuple(rungs), latencies=_of_rungs(self.latencies, rungs))
 
     def _measured(self) -> set[str]:
         return {*self.metrics, *self.calibrations}
@@ -117,7 +130,47 @@ def read(path: str | Path) -> Card:
         described.metrics,
         described.calibrations,
         digests(described.weights(), described.widths),
+        described.ladder,
+        described.latencies,
     )
+
+
+def write_ladder(path: str | Path, ladder: Sequence[Rung], machine: str, latencies: Latencies) -> None:
+    """Give a bundle another ladder, with the latencies of one machine; all else in it stays.
+
+    Latencies of other machines stay where the ladder still has their points.
+
+    Args:
+        path: the bundle's folder.
+        ladder: cheapest first.
+        machine: as `slimdet.runtime.machine.machine_key` names it.
+        latencies: of the ladder's points.
+
+    Raises:
+        BundleError: the folder is no bundle, or its weights are others than those that the rungs are true of.
+    """
+    described = manifest.read(path)
+    weights = digests(described.weights(), described.widths)
+    if foreign := [rung.point for rung in ladder if weights.get(str(rung.point.width)) != rung.weights]:
+        raise BundleError(f"{path} changed while it was measured: {foreign[0]} is of other weights; tune it again")
+    others = _of_rungs(described.latencies, ladder)
+    document = {
+        **described.document,
+        "ladder": [rung.entry for rung in ladder],
+        "latencies": {name: one.entry for name, one in (others | {machine: latencies}).items()},
+    }
+    with atomic_write(described.folder / manifest.MODEL) as temporary:
+        temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _of_rungs(latencies: Mapping[str, Latencies], ladder: Sequence[Rung]) -> dict[str, Latencies]:
+    """The timings of a ladder's points alone; a machine that has none of them is left out."""
+    points = {rung.point for rung in ladder}
+    kept = {
+        machine: replace(one, points=tuple(timing for timing in one.points if timing.point in points))
+        for machine, one in latencies.items()
+    }
+    return {machine: one for machine, one in kept.items() if one.points}
 
 
 def digests(content: bytes, widths: Iterable[float]) -> dict[str, str]:

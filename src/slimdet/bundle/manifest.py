@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimdet.bundle.ladder import Point, Precision
+from slimdet.bundle.ladder import Latencies, Precision, Rung
 from slimdet.errors import BundleError, WidthError
 from slimdet.files import restore_folder
 from slimdet.messages import first_line
@@ -93,9 +93,15 @@ class Manifest:
         return self.document.get("calibrations") or {}
 
     @property
-    def ladder(self) -> tuple[Point, ...]:
-        """Operating points, cheapest first; each was measured."""
-        return tuple(Point.of(rung["point"]) for rung in self.document.get("ladder", ()))
+    def ladder(self) -> tuple[Rung, ...]:
+        """Operating points that are worth having, cheapest first; each was measured."""
+        return tuple(map(Rung.of, self.document.get("ladder", ())))
+
+    @property
+    def latencies(self) -> dict[str, Latencies]:
+        """How long points take, by machine, as `slimdet.runtime.machine` names it."""
+        entries = self.document.get("latencies", {})
+        return {machine: Latencies.of(entry) for machine, entry in entries.items()}
 
     @property
     def norm_sharing(self) -> str:
@@ -235,6 +241,7 @@ def _check_document(file: Path, document: Any) -> None:
     if not all(_is_width(width) for width in widths) or 1.0 not in widths:
         raise BundleError(f"{file}: widths are {widths!r}, not numbers in (0, 1] with 1.0 among them")
     _check_engines(file, document.get("engines", {}))
+    _check_ladder(file, document)
 
 
 def _is_width(value: Any) -> bool:
@@ -250,6 +257,21 @@ def _check_engines(file: Path, engines: Any) -> None:
     for entries in kinds:
         if not isinstance(entries, dict) or not all(_is_engine(*item) for item in entries.items()):
             raise BundleError(f"{file}: engines are not widths with {', '.join(_ENGINE)}; export them again")
+
+
+def _check_ladder(file: Path, document: dict[str, Any]) -> None:
+    """The ladder, [rung, ...], and the latencies by machine, in the form of `slimdet.bundle.ladder`."""
+    rungs, machines = document.get("ladder", []), document.get("latencies", {})
+    try:
+        if not isinstance(rungs, list) or not isinstance(machines, dict):
+            raise BundleError("ladder and latencies are no list and no mapping")
+        for entry in machines.values():
+            Latencies.of(entry)
+        for width in (Rung.of(entry).point.width for entry in rungs):
+            if width not in map(float, document["widths"]):
+                raise BundleError(f"the ladder has width {width}, the model does not")
+    except BundleError as error:
+        raise BundleError(f"{file}: {error}; make the ladder anew with 'slimdet tune'") from error
 
 
 def _is_engine(width: str, entry: Any) -> bool:

@@ -70,6 +70,8 @@ def save(model: Slimmable, path: str | Path, card: Card | None = None, half: boo
         "plans": {str(width): plan for width, plan in model.plans.items()},
         "calibrations": dict(card.calibrations),
         "metrics": dict(card.metrics),
+        "ladder": [rung.entry for rung in card.ladder],
+        "latencies": {machine: one.entry for machine, one in card.latencies.items()},
         "training": dict(card.training),
         "weights": {"file": WEIGHTS, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
     }

@@ -16,6 +16,7 @@ from slimdet.runtime.engine import EngineName
 from slimdet.widths import WidthRange
 
 Number = TypeVar("Number", int, float)
+Item = TypeVar("Item")
 
 
 def number(kind: type[Number], low: float, high: float = math.inf, above: bool = False) -> Callable[[str], Number]:
@@ -63,13 +64,13 @@ def width_or_all(text: str) -> float | None:
 
 
 def some_widths_or_all(text: str) -> tuple[float, ...] | None:
-    return None if text == "all" else tuple(one_width(part.strip()) for part in text.split(","))
+    return None if text == "all" else several(one_width)(text)
 
 
 def width_list(text: str) -> tuple[float, ...] | WidthRange:
     low, dash, high = text.partition("-")
     if not dash or not low:
-        return tuple(one_width(part.strip()) for part in text.split(","))
+        return several(one_width)(text)
     if one_width(high.strip()) != 1.0 or one_width(low.strip()) == 1.0:
         raise argparse.ArgumentTypeError(f"{text!r}: a range of widths ends at 1.0, as in 0.25-1.0")
     return WidthRange(one_width(low.strip()))
@@ -81,10 +82,14 @@ def one_or_two_sides(text: str) -> int | tuple[int, int]:
     return (side(low.strip()), side(high.strip())) if dash else side(text)
 
 
+def several(one: Callable[[str], Item]) -> Callable[[str], tuple[Item, ...]]:
+    """A parser of a comma-separated list of what `one` parses."""
+    return lambda text: tuple(one(part.strip()) for part in text.split(","))
+
+
 def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
     """A parser of a comma-separated list of the `allowed` words."""
-    word = choice(allowed)
-    return lambda text: tuple(word(part.strip()) for part in text.split(","))
+    return several(choice(allowed))
 
 
 def existing(text: str) -> Path:
@@ -130,6 +135,7 @@ Fraction = Annotated[float, number(float, 0, 1)]
 Width = Annotated[float, one_width]
 Widths = Annotated[tuple[float, ...] | WidthRange, width_list]
 WidthsOrAll = Annotated[tuple[float, ...] | None, some_widths_or_all]  # None is all
+Counts = Annotated[tuple[int, ...], several(number(int, 1))]
 Sides = Annotated[int | tuple[int, int], one_or_two_sides]
 Parts = Annotated[tuple[str, ...], some_of("features", "classes", "rpn", "masks")]  # of distillation
 Existing = Annotated[Path, existing]

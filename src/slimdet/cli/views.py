@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from slimdet.bundle.extraction import Extraction
-    from slimdet.bundle.ladder import Point
     from slimdet.cli.conversion import Conversion
     from slimdet.cli.demo import Demo
     from slimdet.data.check import Fault
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from slimdet.exporting.writing import Int8File
     from slimdet.report.costs import Costs
     from slimdet.runtime.prediction import Predictions
+    from slimdet.search.trials import Told
+    from slimdet.search.tuning import Step, Tuning
     from slimdet.training.calibration import Calibration
     from slimdet.training.runs import Training
 
@@ -60,6 +61,47 @@ def validation(result: "Validation") -> "Group":
     boxes = {width: kinds["bbox"] for width, kinds in result.classes.items()}
     text = f"detections, confusion matrices and precision-recall curves in {result.run}"
     return _group(accuracy_table(result.widths), class_table(boxes), text)
+
+
+def tuning(result: "Tuning") -> "Group":
+    """The ladder, and the point to use."""
+    table = _table("", "point", "AP", "AP50", "latency", "times quicker", "AP kept")
+    table.columns[1].justify = "left"
+    full = result.full
+    for number, step in enumerate(result.ladder):
+        table.add_row(str(number), str(step.rung.point), *_step(step, full))
+    text = (
+        f"{len(result.ladder)} of {result.tried} points, measured on {full.rung.images} images\n"
+        f"latencies are medians on {result.machine}\n"
+        f"quicker than, and kept of, width {full.rung.point}\n"
+        f"the ladder is in {result.model}, the picture in {result.run}/ladder.png"
+    )
+    return _group(table, text, *_chosen(result))
+
+
+def _chosen(result: "Tuning") -> list[str]:
+    step = result.chosen
+    if step is None:
+        return []
+    numbers = f"width {step.rung.point}: {step.timing.p50_ms:.1f} ms, AP {step.rung.ap:.3f}"
+    return [f"\nuse {numbers}" if result.fits else f"\nno point keeps the budget; the quickest is {numbers}"]
+
+
+def _step(step: "Step", full: "Step") -> list[str]:
+    ap, ms, most = step.rung.ap, step.timing.p50_ms, full.rung.ap
+    kept = f"{ap / most:.0%}" if most > 0 else "-"
+    return [_accuracy(ap), _accuracy(step.rung.metrics["AP50"]), f"{ms:.1f} ms", f"{full.timing.p50_ms / ms:.1f}", kept]
+
+
+def tuning_document(result: "Tuning") -> dict[str, Any]:
+    """What --json prints: points as a bundle has them."""
+
+    def entry(step: "Step | None") -> dict[str, Any] | None:
+        return None if step is None else step.timing.entry | step.rung.entry
+
+    document = {name: getattr(result, name) for name in ("run", "model", "machine", "tried", "fits")}
+    document |= {name: entry(getattr(result, name)) for name in ("full", "chosen")}
+    return document | {name: [entry(step) for step in getattr(result, name)] for name in ("ladder", "others")}
 
 
 def predictions(found: "Predictions") -> str:
@@ -140,17 +182,24 @@ def shares(held: "Summary") -> str:
 @contextmanager
 def evaluation_bar() -> "Iterator[Progress]":
     """Yield what shows how far an evaluation is: a bar for each operating point, on a terminal."""
+    with bars() as progress:
+        yield lambda point, done, total: progress(f"width {point}", done, total)
+
+
+@contextmanager
+def bars() -> "Iterator[Told]":
+    """Yield what shows how far each of some tasks is: a bar for each, on a terminal."""
     from rich.console import Console
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
-    tasks: dict[Point, Any] = {}
-    with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
+    tasks: dict[str, Any] = {}
+    with Bars(console=console, transient=True, disable=not console.is_terminal) as shown:
 
-        def progress(point: "Point", done: int, total: int) -> None:
-            if point not in tasks:
-                tasks[point] = bars.add_task(f"width {point}", total=total)
-            bars.update(tasks[point], completed=done)
+        def progress(task: str, done: int, total: int) -> None:
+            if task not in tasks:
+                tasks[task] = shown.add_task(task, total=total)
+            shown.update(tasks[task], completed=done)
 
         yield progress
 

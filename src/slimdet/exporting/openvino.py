@@ -6,15 +6,23 @@ from pathlib import Path
 import onnx
 import openvino
 
+from slimdet.runtime.exported import OPTIONS
+
 
 def converted(model: onnx.ModelProto) -> openvino.Model:
     """The model as OpenVINO has it, with the ONNX model's dynamic sizes.
 
-    What the ONNX model says of itself stands in its rt_info under "framework".
+    What an ONNX run may leave out is an input as all others here: OpenVINO has no defaults. What the ONNX model says of
+    itself stands in its rt_info under "framework".
     """
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    weights = [one for one in model.graph.initializer if one.name not in OPTIONS]
+    del whole.graph.initializer[:]
+    whole.graph.initializer.extend(weights)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.onnx"
-        onnx.save(model, source)
+        onnx.save(whole, source)
         return openvino.convert_model(source)
 
 

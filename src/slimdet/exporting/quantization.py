@@ -22,6 +22,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 from slimdet.devices import cpu_saturates
 from slimdet.errors import ConfigError
+from slimdet.runtime.exported import OPTIONS
 
 Images = Sequence[NDArray[np.uint8]]  # each [1, H, W, 3], RGB, of a size of its own
 
@@ -90,8 +91,10 @@ def quantized_openvino(model: onnx.ModelProto, images: Images, float_layers: Col
     chosen = {f"{name}{end}" for name in layers(model) if name not in float_layers for end in ("", "/WithoutBiases")}
     others = [op.get_friendly_name() for op in float32.get_ops() if op.get_friendly_name() not in chosen]
     scope = nncf.IgnoredScope(names=others, validate=False)
+    own = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer if one.name in OPTIONS}
+    inputs = [{"images": image} | own for image in images]
     with _quiet():
-        return nncf.quantize(float32, nncf.Dataset(images), subset_size=len(images), ignored_scope=scope)
+        return nncf.quantize(float32, nncf.Dataset(inputs), subset_size=len(images), ignored_scope=scope)
 
 
 def worst_first(model: onnx.ModelProto, images: Images) -> list[str]:

@@ -152,6 +152,49 @@ def plot_accuracy_latency(
     _write(figure, axes, title, path)
 
 
+def plot_ladder(
+    ladder: Mapping[str, tuple[float, float]],
+    others: Mapping[str, Sequence[tuple[float, float]]],
+    path: str | Path,
+    title: str = "",
+) -> None:
+    """Draw the ladder, accuracy against latency, with other choices of points beside it, and a list of its points.
+
+    Args:
+        ladder: name of each point -> (latency in ms, AP 0..1), cheapest first; they are numbered from 0.
+        others: name of a choice, as "width alone" -> its points (latency in ms, AP).
+    """
+    figure = _figure(11.4, 5.6)
+    axes, side = figure.subplots(1, 2, width_ratios=[7, 4.4])
+    for colour, marker, (name, points) in zip(COLOURS[1:], "s^D", others.items(), strict=False):
+        line = {"color": colour, "linewidth": 1.2, "linestyle": "--", "marker": marker, "markersize": 6}
+        axes.plot(*zip(*sorted(points), strict=True), label=name, **line)
+    steps = list(ladder.values())
+    axes.plot(*zip(*steps, strict=True), color=BLUE, linewidth=2, marker="o", markersize=6, label="the ladder")
+    both = [*steps, *(point for points in others.values() for point in points)]
+    right, top = 1.08 * max(ms for ms, _ in both), 1.12 * max([0.01, *(ap for _, ap in both)])
+    axes.set(xlim=(0, right), ylim=(0, top), xlabel="latency (ms per image, median)", ylabel="box AP (0..1)")
+    axes.legend(loc="lower right", frameon=False)
+    _grid(axes)
+    rows = max(len(ladder), 16)
+    side.set(xlim=(0, 1), ylim=(rows, -1))
+    side.axis("off")
+    text = {"color": INK, "fontsize": 9 if rows <= 24 else 7, "parse_math": False}
+    before = (-1.0, -1.0)  # where the last number was written, shares of the axes
+    for number, (name, (ms, ap)) in enumerate(ladder.items()):
+        place = (ms / right, ap / top)
+        if number in (0, len(ladder) - 1) or math.dist(place, before) > 0.035:  # numbers need room
+            offset = {"textcoords": "offset points", "ha": "right", "va": "bottom"}
+            axes.annotate(str(number), (ms, ap), (-3, 3), **offset, **text)
+            before = place
+        side.text(0.1, number, name, **text)
+        for x, words in ((0.06, str(number)), (0.85, f"{ap:.3f}"), (1, f"{ms:.1f}")):
+            side.text(x, number, words, ha="right", **text)
+    for x, words, align in ((0.1, "point", "left"), (0.85, "AP", "right"), (1, "ms", "right")):
+        side.text(x, -1, words, ha=align, weight="bold", **text)
+    _write(figure, axes, title, path)
+
+
 def plot_curves(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], path: str | Path) -> None:
     """Draw numbers over the epochs of a training, a panel for each kind of number, a line for each width.
 

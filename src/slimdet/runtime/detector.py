@@ -17,7 +17,7 @@ from slimdet.bundle import manifest
 from slimdet.bundle.ladder import Point, Precision
 from slimdet.errors import ConfigError
 from slimdet.images.sides import scaled_sides
-from slimdet.runtime import preprocessing
+from slimdet.runtime import budget, preprocessing
 from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Session, choose, make
 from slimdet.runtime.footprint import footprint
 from slimdet.runtime.preprocessing import Color, DecodedImage, Source
@@ -65,6 +65,9 @@ class Runtime:
         model: a bundle's folder, or "bundled".
         width: the width that runs where a call names none.
         engine: "onnxruntime", "openvino", "torch", or "auto": onnxruntime where the bundle was exported, else torch.
+        budget_ms: milliseconds for an image, decoded. Where a call names no point, the most accurate one of the ladder
+            runs whose median here is at most that; where none is so quick, the quickest, with a warning. Points that
+            `slimdet tune` did not time on this machine are timed at the start.
         conf: least score of a detection where a call names none, 0..1. Exported engines have the threshold that the
             detector was exported with (torchvision's 0.05 unless it was changed), and less is refused; torch goes to 0.
         options: `device`, `threads`, `imgsz`, `proposals` and `precision`, as `slimdet.runtime.engine.EngineSettings`
@@ -74,12 +77,14 @@ class Runtime:
         widths: all widths, ascending; the last is 1.0.
         classes: names of the labels 1..K.
         category_ids: ids of the labels in the data set's annotations.
-        ladder: the bundle's operating points, cheapest first; empty where none were measured.
+        ladder: the bundle's rungs (`slimdet.bundle.ladder.Rung`), cheapest first; empty where none were measured.
+        threads: of one run, as given.
+        point: what runs where a call names nothing; None is `width` with all else the model's.
 
     Raises:
         BundleError: the folder is no bundle, or has no engine files for this engine.
-        ConfigError: the engine or device is not to be had here, `conf` cannot be, or the kind of detector has more than
-            boxes and masks (keypoints), which would be lost.
+        ConfigError: the engine or device is not to be had here, `conf` cannot be, there is a budget but no ladder, or
+            the kind of detector has more than boxes and masks (keypoints), which would be lost.
         WidthError: the bundle does not have the width.
     """
 
@@ -89,6 +94,7 @@ class Runtime:
         width: float = 1.0,
         engine: EngineName = EngineSettings.engine,
         conf: float = CONF,
+        budget_ms: float | None = None,
         **options: Unpack[_EngineOptions],
     ) -> None:
         self.manifest = manifest.read(model)
@@ -98,8 +104,12 @@ class Runtime:
         self._options = EngineSettings(engine, **options)
         self.engine: Engine = make(choose(engine, self.manifest), self.manifest, self._options)
         self.conf = self._check_conf(conf)
-        self._sessions: dict[tuple[float, Precision], Session] = {}
-        self._loading = threading.Lock()
+        self._sessions: dict[tuple[float, Precision | None], Session] = {}
+        self._loading: dict[float, threading.Lock] = {}
+        self.threads = self._options.threads
+        self.point: Point | None = None
+        if budget_ms is not None:
+            self.point = budget.point_within(self, budget_ms)
 
     def prepare(self, widths: Iterable[float] | None = None) -> "Runtime":
         """Make widths (by default all) ready, so that no later call waits for loading; returns itself.
@@ -224,6 +234,8 @@ class Runtime:
         proposals: int | None = None,
         point: Point | int | None = None,
     ) -> _Call:
+        if (width, imgsz, proposals, point) == (None,) * 4:
+            point = self.point
         if point is None:
             wanted = Point(self.width if width is None else self.manifest.check_width(width), imgsz, proposals)
         elif (width, imgsz, proposals) == (None, None, None):
@@ -241,7 +253,7 @@ class Runtime:
     def _rung(self, number: int) -> Point:
         if not -len(self.ladder) <= number < len(self.ladder):
             raise ConfigError(f"point {number} is not one of the {len(self.ladder)} that {self.manifest.name} has")
-        return self.ladder[number]
+        return self.ladder[number].point
 
     def _check_conf(self, conf: float) -> float:
         value, least = check_conf(conf), self.engine.least_conf
@@ -253,11 +265,13 @@ class Runtime:
         return value
 
     def _load(self, width: float, precision: Precision | None) -> Session:
-        precision = precision or self.engine.precision(width)
-        with self._loading:
-            if (width, precision) not in self._sessions:
-                self._sessions[width, precision] = self.engine.load(width, precision)
-            return self._sessions[width, precision]
+        ready = self._sessions.get((width, precision))
+        if ready is None:
+            named = precision or self.engine.precision(width)
+            with self._loading.setdefault(width, threading.Lock()):  # the others run on meanwhile
+                ready = self._sessions.get((width, named)) or self.engine.load(width, named)
+                self._sessions[width, precision] = self._sessions[width, named] = ready
+        return ready
 
     def _results(self, sources: Iterable[Source], call: _Call, color: Color, batch: int) -> Iterator[Result]:
         coming = iter(sources)
