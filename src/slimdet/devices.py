@@ -35,11 +35,32 @@ def bfloat16_units(device: "torch.device") -> bool:
 
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # from Ampere on; older ones emulate it
+    return device.type == "cpu" and bool(cpu_units()["bf16"])
+
+
+# Instructions that multiply numbers of fewer bits, as Linux names them; x86 and ARM.
+_UNITS = {
+    "int8": ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"),
+    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
+    "fp16": ("avx512_fp16", "amx_fp16", "asimdhp"),
+}
+
+
+def cpu_saturates() -> bool:
+    """Whether 8-bit products are added in 16 bits, and large sums lost: x86 without the instructions above."""
+    return platform.machine().lower() in ("x86_64", "amd64") and not cpu_units()["int8"]
+
+
+def cpu_units() -> dict[str, list[str]]:
+    """The processor's instructions for numbers of fewer than 32 bits, by precision: {"int8": ["avx512_vnni"], ...}.
+
+    Empty lists where the system does not tell (it is not Linux).
+    """
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        words = set(Path("/proc/cpuinfo").read_text(errors="replace").split())
     except OSError:
-        return False  # not Linux: not known
-    return device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+        words = set()
+    return {precision: [name for name in names if name in words] for precision, names in _UNITS.items()}
 
 
 def cores() -> int:

@@ -96,6 +96,28 @@ def test_engines_and_what_they_run_on() -> None:
     assert re.search(r"^engine onnxruntime: .*CPU", doctor.text(findings), re.M)
 
 
+def test_precisions_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "cpu_units", lambda: {"int8": ["avx512_vnni"], "bf16": [], "fp16": ["avx512_fp16"]})
+    works = {"status": "ok", "details": {"devices": ["CPU"], "capabilities": ["FP32", "FP16", "INT8"]}}
+    assert doctor._precisions({"onnxruntime": works, "openvino": works}) == {
+        "fp32": "onnxruntime, openvino",
+        "int8": "onnxruntime, openvino, of files by 'slimdet export --int8'; the processor has avx512_vnni",
+        "bf16": "no engine; openvino does not find it in this processor",
+        "fp16": "openvino; the processor has avx512_fp16",
+    }
+    lacking = doctor._precisions({"onnxruntime": works})
+    assert lacking["bf16"] == lacking["fp16"] == "no engine; openvino has it where the processor does"
+    monkeypatch.setattr(doctor, "cpu_units", lambda: {"int8": [], "bf16": [], "fp16": []})
+    assert "no instructions for it are known here: measure" in doctor._precisions({"onnxruntime": works})["int8"]
+
+
+def test_precisions_of_this_machine_are_those_that_openvino_reports() -> None:
+    findings = doctor.doctor([package for package in PACKAGES if package.name == "openvino"])
+    has = findings.packages["openvino"]["details"]["capabilities"]
+    assert ("BF16" in has) == findings.precisions["bf16"].startswith("openvino; ")
+    assert re.search(r"^precision fp32: openvino$", doctor.text(findings), re.M)
+
+
 def test_devices_that_torch_reports() -> None:
     details: dict = {}
     exec(doctor.TORCH_CHECK, {"details": details})  # what the doctor's process runs
@@ -124,7 +146,7 @@ def test_knows_every_dependency() -> None:
     known = {package.name.lower(): package for package in PACKAGES}
     for requirement in project["dependencies"]:
         assert re.split("[>=]", requirement)[0] in known
-    for extra in ("plot", "train", "original", "export", "openvino"):
+    for extra in ("plot", "train", "original", "export", "openvino", "int8"):
         for requirement in project["optional-dependencies"][extra]:
             name = re.split("[>=]", requirement)[0]
             if not name.startswith("slimdet["):

@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 
 from slimdet import Runtime
 from slimdet.assets import PHOTOGRAPHS
 from slimdet.bundle import manifest
+from slimdet.bundle.ladder import Point, Precision
 from slimdet.errors import BundleError, ConfigError
 from slimdet.images.decoding import read_image
 from slimdet.runtime import engine as engines
-from slimdet.runtime.engine import choose
+from slimdet.runtime.engine import EngineName, choose
 
 
 def without_engines(folder: Path) -> Path:
@@ -111,3 +113,44 @@ def test_sessions_keep_to_the_interface(engine: str) -> None:
     for index in range(3):
         assert (np.diff(found.scores[found.image_index == index]) <= 0).all()
     assert found.masks is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "said"),
+    [
+        ("onnxruntime", "bf16", "onnxruntime has no bf16; take precision fp32, int8, or engine openvino"),
+        ("torch", "int8", "torch has no int8; take precision fp32, or engine openvino"),
+    ],
+)
+def test_a_precision_that_an_engine_lacks_is_refused_with_the_way_out(
+    engine: EngineName, precision: Precision, said: str
+) -> None:
+    runtime = Runtime(engine=engine, precision=precision)
+    with pytest.raises(ConfigError, match=said):
+        runtime.session(0.25)
+    assert runtime.engine.load(0.25, "fp32").precision == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_openvino_computes_in_half_the_bits_where_the_processor_has_them(precision: Precision) -> None:
+    image = read_image(PHOTOGRAPHS / "horses.jpg")
+    runtime = Runtime(engine="openvino", width=0.5)
+    exact = runtime(image)
+    has = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision.upper() not in has:
+        with pytest.raises(ConfigError, match=f"openvino on this cpu has no {precision}; take precision fp32, int8"):
+            runtime(image, point=Point(0.5, precision=precision))
+        return
+    rough = runtime(image, point=Point(0.5, precision=precision))
+    assert (exact.point.precision, rough.point.precision) == ("fp32", precision)
+    assert len(exact) == len(rough) > 0
+    np.testing.assert_allclose(rough.boxes, exact.boxes, atol=2)
+    assert 0 < np.abs(rough.scores - exact.scores).max() < 0.05
+
+
+def test_a_session_is_one_whether_its_precision_is_named_or_the_best() -> None:
+    runtime = Runtime(engine="onnxruntime")
+    tabby = PHOTOGRAPHS / "tabby.jpg"
+    runtime(tabby, point=Point(0.25, precision="fp32"))
+    runtime(tabby, 0.25)
+    assert len({id(session) for session in runtime._sessions.values()}) == 1

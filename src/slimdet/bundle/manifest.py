@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimdet.bundle.ladder import Latencies, Rung
+from slimdet.bundle.ladder import Latencies, Precision, Rung
 from slimdet.errors import BundleError, WidthError
 from slimdet.files import restore_folder
 from slimdet.messages import first_line
@@ -30,6 +30,7 @@ _KINDS: dict[str, Any] = {
     "weights": dict,
 }
 _ENGINE = ("file", "sha256", "weights")
+INT8 = "-int8"  # ends the kind of engine files in 8 bits: "onnx-int8"
 
 
 def bundled() -> Path:
@@ -150,7 +151,7 @@ class Manifest:
         return {MODEL, self.document["weights"]["file"], *names, *binaries}
 
     def engines(self, kind: str) -> tuple[float, ...]:
-        """The widths that were exported as `kind`, "onnx" or "openvino", ascending."""
+        """The widths that were exported as `kind`, "onnx", "openvino", "onnx-int8" or "openvino-int8", ascending."""
         return tuple(sorted(float(width) for width in self.document.get("engines", {}).get(kind, {})))
 
     def engine(self, kind: str, width: float) -> list[Path]:
@@ -164,7 +165,8 @@ class Manifest:
         """
         width = self.check_width(width)
         entry = self.document.get("engines", {}).get(kind, {}).get(str(width))
-        way = f"slimdet export --model {self.name} --format {kind}"
+        way = f"slimdet export --model {self.name} --format {kind.removesuffix(INT8)}"
+        way += " --int8 --data DATA.yaml" if kind.endswith(INT8) else ""
         if entry is None:
             raise BundleError(
                 f"{self.name} has no {kind} engine of width {width}; make it with '{way}', or take engine torch"
@@ -172,13 +174,22 @@ class Manifest:
         if entry["weights"] != self.weights_sha256:
             raise BundleError(f"{self.name}: {entry['file']} was made from other weights; make it anew with '{way}'")
         file = self._checked(entry["file"], entry["sha256"])
-        if kind == "openvino":
+        if kind.removesuffix(INT8) == "openvino":
             if "bin_sha256" not in entry:
                 raise BundleError(f"{self.name}: {entry['file']} has no sha256 of its .bin; make it anew with '{way}'")
             return [file, self._checked(file.with_suffix(".bin").name, entry["bin_sha256"])]
         # ONNX names the files of external data as they are.
         linked = self.weights_file.name.encode() in file.read_bytes()
         return [file, self._checked(self.weights_file.name, self.weights_sha256)] if linked else [file]
+
+    def best(self, kind: str, width: float) -> Precision:
+        """The precision that `kind` of engine file, "onnx" or "openvino", runs a width best in: as measured, or "fp32".
+
+        8 bits are better where they are faster; whether they cost accuracy was decided when they were exported.
+        """
+        entry = self.document.get("engines", {}).get(kind + INT8, {}).get(str(round(float(width), 4)), {})
+        faster = entry.get("weights") == self.weights_sha256 and entry.get("speedup", 0) > 1
+        return "int8" if faster else "fp32"
 
     def _checked(self, name: str, sha256: str) -> Path:
         """The file of this name in the bundle's own folder, which must have this sha256."""
@@ -240,7 +251,7 @@ def _is_width(value: Any) -> bool:
 def _check_engines(file: Path, engines: Any) -> None:
     """{"onnx": {"0.25": {"file", "sha256", "weights" (the sha256 of those it was made from)}, ...}, ...}
 
-    An entry of "openvino" also has "bin_sha256", of the weights file beside it.
+    An entry of "openvino" also has "bin_sha256", of the weights file beside it; one of 8 bits "speedup", against fp32.
     """
     kinds = engines.values() if isinstance(engines, dict) else [None]
     for entries in kinds:
@@ -265,6 +276,10 @@ def _check_ladder(file: Path, document: dict[str, Any]) -> None:
 
 def _is_engine(width: str, entry: Any) -> bool:
     try:
-        return _is_width(float(width)) and all(isinstance(entry[key], str) for key in _ENGINE)
+        return (
+            _is_width(float(width))
+            and all(isinstance(entry[key], str) for key in _ENGINE)
+            and float(entry.get("speedup", 1)) > 0
+        )
     except (TypeError, ValueError, KeyError):
         return False

@@ -51,6 +51,7 @@ EXTRAS = {
     "cv2": "original",
     "onnx": "export",
     "openvino": "openvino",
+    "nncf": "int8",
 }
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from slimdet.devices import cores, cpu_name
+from slimdet.devices import cores, cpu_name, cpu_units
 
 TIMEOUT = 300  # seconds for one import: torch from a cold disk on a busy machine takes many
 GB = 2**30
@@ -64,7 +64,11 @@ details["operators"] = True
 ONNXRUNTIME_CHECK = (
     "details['devices'] = [one.removesuffix('ExecutionProvider') for one in found.get_available_providers()]"
 )
-OPENVINO_CHECK = "details['devices'] = found.Core().available_devices"
+OPENVINO_CHECK = """
+core = found.Core()
+details["devices"] = core.available_devices
+details["capabilities"] = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") if "CPU" in details["devices"] else []
+"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ PACKAGES = (
     Package("opencv-python-headless", "cv2", "the original's resizing", _extra("original")),
     Package("onnx", "onnx", "exporting", _extra("export")),
     Package("openvino", "openvino", "another engine", _extra("openvino"), OPENVINO_CHECK),
+    Package("nncf", "nncf", "8 bits for OpenVINO", _extra("int8")),
 )
 
 
@@ -110,6 +115,7 @@ class Findings:
         packages: by name "status" ("ok", "missing", or "broken" with the "problem"), "version", "purpose", "details".
         devices: what torch can compute on.
         engines: those of `slimdet.Runtime` that work here, and what each can run on, in its own words.
+        precisions: which of them the CPU has here, by name: the engines that have it and why, or why none does.
         missing: of each package that is not "ok": "what", "why", and the command to "get" it.
     """
 
@@ -120,6 +126,7 @@ class Findings:
     packages: dict[str, dict[str, Any]]
     devices: list[str]
     engines: dict[str, list[str]]
+    precisions: dict[str, str]
     missing: list[dict[str, str]]
 
 
@@ -138,6 +145,7 @@ def doctor(packages: Sequence[Package] | None = None) -> Findings:
         packages=found,
         devices=_devices(found),
         engines=_engines(found),
+        precisions=_precisions(found),
         missing=[_lacking(one, found[one.name]) for one in packages if found[one.name]["status"] != "ok"],
     )
 
@@ -151,6 +159,7 @@ def text(findings: Findings) -> str:
         f"{cpu['name']}, {cpu['cores']} cores{memory}; {findings.platform}",
         f"devices: {', '.join(findings.devices)}",
         *(f"engine {name}: {', '.join(devices)}" for name, devices in findings.engines.items()),
+        *(f"precision {name}: {why}" for name, why in findings.precisions.items()),
         "",
     ]
     for name, package in findings.packages.items():
@@ -215,6 +224,26 @@ def _engines(found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     }
     works = all(found.get(name, {}).get("status") == "ok" for name in ("torch", "torchvision"))
     return engines | ({"torch": _devices(found)} if works else {})
+
+
+def _precisions(found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    engines, units = _engines(found), cpu_units()
+    names = {name: ", ".join(instructions) for name, instructions in units.items()}
+    exported = ", ".join(name for name in engines if name != "torch")
+    fast = f"the processor has {names['int8']}" if names["int8"] else "no instructions for it are known here: measure"
+    precisions = {
+        "fp32": ", ".join(engines) or "no engine",
+        "int8": f"{exported or 'no engine'}, of files by 'slimdet export --int8'; {fast}",
+    }
+    for name in ("bf16", "fp16"):
+        if "openvino" not in engines:
+            why = "no engine; openvino has it where the processor does"
+        elif name.upper() in found["openvino"]["details"].get("capabilities", ()):
+            why = f"openvino; the processor has {names[name] or 'it'}"
+        else:
+            why = "no engine; openvino does not find it in this processor"
+        precisions[name] = why
+    return precisions
 
 
 def _memory_gb() -> float | None:

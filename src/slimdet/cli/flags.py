@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+from slimdet.bundle.ladder import Precision
 from slimdet.messages import did_you_mean
 from slimdet.runtime.engine import EngineName
 from slimdet.widths import WidthRange
@@ -146,6 +147,7 @@ Model = Annotated[str, existing_or("bundled"), "bundle: a folder, or 'bundled'"]
 WidthOrAll = Annotated[float | None, width_or_all, "one width, or all"]  # None is all
 Side = Annotated[Count | None, "shorter side in pixels (default: the model's)"]
 Proposals = Annotated[Count | None, "boxes that the second stage looks at (default: the model's number)"]
+AnyPrecision = Annotated[Precision | None, "of the layers (default: the best that was measured for the width)"]
 Device = Annotated[str, device_name, "auto, cpu, cuda, cuda:N or mps"]
 Engine = Annotated[EngineName, "what runs it; auto is onnxruntime where the model was exported, else torch"]
 EngineDevice = Annotated[str, device_name, "auto, cpu, cuda, cuda:N or mps, as far as the engine has it"]

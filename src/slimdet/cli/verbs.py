@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from slimdet.cli import views
 from slimdet.cli.command import NOTHING, Outcome, run
 from slimdet.cli.flags import (
+    AnyPrecision,
     Count,
     Counts,
     Device,
@@ -171,6 +172,7 @@ def val(
     engine: Engine = ValSettings.engine,
     imgsz: Side = ValSettings.imgsz,
     proposals: Proposals = ValSettings.proposals,
+    precision: AnyPrecision = ValSettings.precision,
     device: EngineDevice = ValSettings.device,
     threads: Threads = ValSettings.threads,
     workers: Annotated[Natural, "processes that read images"] = ValSettings.workers,
@@ -183,7 +185,7 @@ def val(
     """
     from slimdet.report.validation import val
 
-    settings = ValSettings(engine, device, threads, imgsz, proposals, width, workers)
+    settings = ValSettings(engine, device, threads, imgsz, proposals, precision, width, workers)
     with views.evaluation_bar() as progress:
         result = val(model, data, settings, images=images, out=out, progress=progress)
     return Outcome({"run": result.run, "widths": result.widths}, views.validation(result))
@@ -235,6 +237,7 @@ def predict(
     engine: Engine = PredictSettings.engine,
     imgsz: Side = PredictSettings.imgsz,
     proposals: Proposals = PredictSettings.proposals,
+    precision: AnyPrecision = PredictSettings.precision,
     device: EngineDevice = PredictSettings.device,
     threads: Threads = PredictSettings.threads,
     batch: Annotated[Count, "images at a time; those that become one size run together"] = PredictSettings.batch,
@@ -247,7 +250,8 @@ def predict(
     """
     from slimdet.runtime.prediction import predict
 
-    found = predict(sources, model, PredictSettings(engine, device, threads, imgsz, proposals, width, conf, batch), out)
+    how = PredictSettings(engine, device, threads, imgsz, proposals, precision, width, conf, batch)
+    found = predict(sources, model, how, out)
     document = {"run": found.run, **found.coco, "broken": found.broken}
     return Outcome(document, views.predictions(found), views.unread(found))
 
@@ -257,6 +261,7 @@ def profile(
     model: Model,
     engine: Engine = ProfileSettings.engine,
     imgsz: Side = ProfileSettings.imgsz,
+    precision: AnyPrecision = ProfileSettings.precision,
     device: EngineDevice = ProfileSettings.device,
     threads: Threads = ProfileSettings.threads,
     repeats: Annotated[Count, "timed runs of every width"] = ProfileSettings.repeats,
@@ -268,7 +273,7 @@ def profile(
     """
     from slimdet.report.costs import costs
 
-    found = costs(model, ProfileSettings(engine, device, threads, imgsz, repeats=repeats))
+    found = costs(model, ProfileSettings(engine, device, threads, imgsz, precision=precision, repeats=repeats))
     return Outcome(found, views.costs(found))
 
 
@@ -296,17 +301,29 @@ def export(
     format: Annotated[Format, "kind of engine file"] = ExportSettings.format,
     imgsz: Side = ExportSettings.imgsz,
     linked: Annotated[bool, "ONNX files that use the bundle's weights file and hold none"] = ExportSettings.linked,
+    int8: Annotated[bool, "beside each file one whose layers compute in 8 bits"] = ExportSettings.int8,
+    data: Annotated[
+        Existing | None, "with --int8, DATA.yaml: calibration on train:, accuracy on val:"
+    ] = ExportSettings.data,
+    max_ap_drop: Annotated[
+        NonNegative | None, "AP of 100 that 8 bits may cost a width (default: 0.5 or 2 %, the less)"
+    ] = ExportSettings.max_ap_drop,
+    images: Annotated[Count, "training images to calibrate on"] = ExportSettings.images,
+    val_images: Annotated[Count, "val images to measure on, at most"] = ExportSettings.val_images,
+    seed: Annotated[Natural, "of the choice of images"] = ExportSettings.seed,
     out: Annotated[Path | None, "folder for the files alone (default: the bundle; 'bundled': runs/export-N)"] = None,
 ) -> Outcome:
     """Widths as engine files, pixels in, detections out, that run without torch.
 
     Example:
         slimdet export --model bundled --width 0.5 --format onnx --out engines
+        slimdet export --model runs/train-1/model --int8 --data data.yaml --format openvino
     """
+    fields: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("model", "out")}
     from slimdet.exporting.engine_files import export
 
-    written = export(model, ExportSettings(width, format, imgsz, linked), out=out)
-    return Outcome(written, views.export(written))
+    written = export(model, ExportSettings(**fields), out=out)
+    return Outcome(written, views.export(written), "; ".join(written.refused.values()))
 
 
 def convert(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from slimdet.data.summary import Summary
     from slimdet.evaluation.validation import Progress, Validation
     from slimdet.exporting.engine_files import Export
+    from slimdet.exporting.writing import Int8File
     from slimdet.report.costs import Costs
     from slimdet.runtime.prediction import Predictions
     from slimdet.search.trials import Told
@@ -134,7 +135,18 @@ def extraction(written: "Extraction") -> str:
 
 def export(written: "Export") -> str:
     lines = [f"{entry.file}: {entry.bytes / 2**20:.1f} MiB" for entry in written.widths.values()]
+    lines += [f"{one.file}: {one.bytes / 2**20:.1f} MiB, {_against_fp32(one)}" for one in written.int8.values()]
     return "\n".join([*lines, f"in {written.out}; how to run them: docs/edge.md"])
+
+
+def _against_fp32(one: "Int8File") -> str:
+    drop = ", ".join(
+        f"{'' if kind == 'bbox' else kind + ' '}AP {100 * ap:.2f} against {100 * one.fp32_AP[kind]:.2f}"
+        for kind, ap in one.AP.items()
+    )
+    left = f", {len(one.fp32_layers)} layers left in 32 bits" if one.fp32_layers else ""
+    speed = f"{one.speedup:.2f} times as fast" + ("" if one.speedup > 1 else ": 32 bits stay the width's best")
+    return f"{drop} on {one.val_images} images, {speed}{left}"
 
 
 def conversion(written: "Conversion") -> str:

@@ -1,60 +1,46 @@
 """Write widths of a bundle as engine files, which run without torch."""
 
-import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 import torchvision
 
 import slimdet
 from slimdet.bundle import manifest, store
-from slimdet.bundle.manifest import Manifest
+from slimdet.bundle.manifest import INT8, Manifest
 from slimdet.errors import ConfigError
+from slimdet.exporting import int8
+from slimdet.exporting.int8 import TooInaccurateError
 from slimdet.exporting.linked import link
 from slimdet.exporting.onnx import OPSET, folded, to_onnx
 from slimdet.exporting.settings import ExportSettings, Format
-from slimdet.files import atomic_write, new_run_dir
+from slimdet.exporting.writing import SUFFIX, EngineFile, Int8File, record, write
+from slimdet.files import new_run_dir
 from slimdet.messages import with_fields
 from slimdet.models.image_size import set_image_size
 from slimdet.models.kinds import require
 
-SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
-
-
-@dataclass(frozen=True)
-class EngineFile:
-    """One width as a file.
-
-    Attributes:
-        bytes: its size; with OpenVINO's .bin file.
-        weights: sha256 of the weights that it was made from.
-        bin_sha256: of OpenVINO's .bin file.
-    """
-
-    file: str
-    sha256: str
-    bytes: int
-    weights: str
-    bin_sha256: str | None = None
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """As a bundle records it."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
 
 @dataclass(frozen=True)
 class Export:
-    """The folder that was written to, the files' format, and the file of each width, {"0.25": ...}."""
+    """What was written.
+
+    Attributes:
+        out: the folder.
+        format: of the files.
+        widths: the file of each width in 32 bits, {"0.25": ...}.
+        int8: the file of each width in 8 bits, with what was measured of it.
+        refused: why a width has none, where 8 bits were asked for.
+    """
 
     out: Path
     format: Format
     widths: dict[str, EngineFile]
+    int8: dict[str, Int8File] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def export(
@@ -63,6 +49,11 @@ def export(
     """Write one width, or all, as `width-W.onnx` (or `.xml` and `.bin`), each the whole detector from pixels to boxes.
 
         slimdet.export("runs/train-1/model", width=0.5, format="openvino")
+
+    With `int8` a second file of each width, `width-W-int8.onnx`, computes its convolutions and linear layers in 8 bits
+    (the values in between are calibrated on training images). It is compared with the first on val images; a width that
+    loses more AP than it may gets none. The bundle records what was measured, and runs a width in 8 bits by itself
+    where they are faster.
 
     Args:
         model: a bundle's folder, which the files are written to and recorded in; or "bundled", for which they go to
@@ -73,7 +64,9 @@ def export(
 
     Raises:
         BundleError, WidthError: what was given cannot be used.
-        ConfigError: the detector cannot be exported, `out` is not empty, or `linked` has no bundle to link to.
+        ConfigError: the detector cannot be exported, `out` is not empty, `linked` has no bundle to link to, or 8 bits
+            need a library that is not installed.
+        DataError: the data set for 8 bits cannot be used.
     """
     settings = with_fields(settings or ExportSettings(), fields)
     source = manifest.read(model)
@@ -85,24 +78,31 @@ def export(
     slimmable = store.load(model)
     if settings.imgsz is not None:
         set_image_size(slimmable, settings.imgsz)
-    entries: dict[str, EngineFile] = {}
+    data = int8.examples(source, settings) if settings.int8 else None
     folder = source.folder if inside else None
+    made = Export(Path(), settings.format, {})
     for value in widths:
         detector: Any = slimmable.extract(value)
-        graph = to_onnx(detector, _metadata(source, value, detector))
-        weights = source.folder / source.document["weights"]["file"]
-        graph = link(graph, weights, value) if settings.linked else folded(graph)
+        graph = to_onnx(detector, metadata(source, value, detector))
+        whole = folded(graph)
         folder = folder or new_run_dir("export", out)  # not before there is something to put into it
         file = folder / f"width-{value}{SUFFIX[settings.format]}"
-        _write(graph, file)
-        entries[str(value)] = _entry(file, source.weights_sha256)
+        graph = link(graph, source.weights_file, value) if settings.linked else whole
+        made.widths[str(value)] = write(graph, file, source.weights_sha256)
         if inside:
-            _record(source, settings.format, entries)
+            record(folder, settings.format, made.widths)
+        if data:
+            try:
+                made.int8[str(value)] = int8.add_int8(whole, source, file, settings, data)
+            except TooInaccurateError as error:
+                made.refused[str(value)] = str(error)
+            if inside:
+                record(folder, settings.format + INT8, made.int8)
     assert folder is not None  # a bundle has widths
-    return Export(folder, settings.format, entries)
+    return replace(made, out=folder)
 
 
-def _metadata(source: Manifest, width: float, detector: Any) -> dict[str, str]:
+def metadata(source: Manifest, width: float, detector: Any) -> dict[str, str]:
     """What an engine file says of itself; values are text, some of it JSON."""
     transform = detector.transform
     image = {
@@ -126,35 +126,3 @@ def _metadata(source: Manifest, width: float, detector: Any) -> dict[str, str]:
         "input": json.dumps(image),
         "weights_sha256": source.weights_sha256,
     }
-
-
-def _write(graph: onnx.ModelProto, file: Path) -> None:
-    if file.suffix == SUFFIX["onnx"]:
-        with atomic_write(file) as temporary:
-            temporary.write_bytes(graph.SerializeToString())
-    else:
-        from slimdet.exporting.openvino import save_ir  # an extra of its own
-
-        save_ir(graph, file)
-
-
-def _entry(file: Path, weights: str) -> EngineFile:
-    content = file.read_bytes()
-    if file.suffix != SUFFIX["openvino"]:
-        return EngineFile(file.name, _sha256(content), len(content), weights)
-    values = file.with_suffix(".bin").read_bytes()
-    return EngineFile(file.name, _sha256(content), len(content) + len(values), weights, _sha256(values))
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _record(source: Manifest, format: Format, entries: Mapping[str, EngineFile]) -> None:
-    """Add engines to a bundle's model.json; all else in it stays."""
-    file = source.folder / manifest.MODEL
-    document = json.loads(file.read_text(encoding="utf-8"))
-    engines = document.setdefault("engines", {}).setdefault(format, {})
-    engines.update({width: written.entry for width, written in entries.items()})
-    with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -59,7 +59,12 @@ def costs(model: str | Path, settings: ProfileSettings | None = None, **fields: 
     if settings.repeats < 1:
         raise ConfigError(f"repeats {settings.repeats} must be 1 or more")
     runtime = Runtime(
-        model, engine=name, device=settings.device, threads=settings.threads, imgsz=settings.imgsz
+        model,
+        engine=name,
+        device=settings.device,
+        threads=settings.threads,
+        imgsz=settings.imgsz,
+        precision=settings.precision,
     ).prepare()
     sizes = {
         key: {what.replace("_bytes", "_mb"): value / MB for what, value in size.items()}

@@ -54,7 +54,8 @@ def val(
     masks = require(manifest.read(model).architecture, "validate", str(model)).masks
     runtime = Runtime(model, engine=settings.engine, device=settings.device, threads=settings.threads)
     widths = runtime.widths if settings.width is None else (settings.width,)
-    points = [Point(runtime.manifest.check_width(width), settings.imgsz, settings.proposals) for width in widths]
+    check = runtime.manifest.check_width
+    points = [Point(check(width), settings.imgsz, settings.proposals, settings.precision) for width in widths]
     dataset = CocoDataset(split.annotations, split.images, masks=masks)
     check_points(runtime, dataset, points)
     run = new_run_dir("val", out)

@@ -35,6 +35,7 @@ class _EngineOptions(TypedDict, total=False):
     threads: int | None
     imgsz: int | None
     proposals: int | None
+    precision: Precision | None
 
 
 class _Detection(TypedDict, total=False):
@@ -75,7 +76,8 @@ class Runtime:
             `slimdet tune` did not time on this machine are timed at the start.
         conf: least score of a detection where a call names none, 0..1. Exported engines have the threshold that the
             detector was exported with (torchvision's 0.05 unless it was changed), and less is refused; torch goes to 0.
-        options: `device`, `threads`, `imgsz` and `proposals`, as `slimdet.runtime.engine.EngineSettings` has them.
+        options: `device`, `threads`, `imgsz`, `proposals` and `precision`, as `slimdet.runtime.engine.EngineSettings`
+            has them.
 
     Attributes:
         widths: all widths, ascending; the last is 1.0.
@@ -291,9 +293,10 @@ class Runtime:
     def _load(self, width: float, precision: Precision | None) -> Session:
         ready = self._sessions.get((width, precision))
         if ready is None:
+            named = precision or self.engine.precision(width)
             with self._loading.setdefault(width, threading.Lock()):  # the others run on meanwhile
-                ready = self._sessions.get((width, precision)) or self.engine.load(width, precision)
-                self._sessions[width, precision] = self._sessions[width, ready.precision] = ready
+                ready = self._sessions.get((width, named)) or self.engine.load(width, named)
+                self._sessions[width, precision] = self._sessions[width, named] = ready
         return ready
 
     def _results(

@@ -3,6 +3,7 @@
 Legend: B images, N detections in all of them together, M cells along a side of a mask, H x W pixels.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -34,9 +35,10 @@ class EngineSettings:
         threads: for one run; by default the engine's own choice, which is about one for each core.
         imgsz: shorter side that images are resized to, in pixels, where a call names none; None is the model's.
         proposals: boxes that the second stage looks at, where a call names no number; None is the model's.
+        precision: of the layers, where a call names none; None is the best that was measured for each width.
 
     Raises:
-        ConfigError: no such engine, or a number that is too small.
+        ConfigError: no such engine or precision, or a number that is too small.
     """
 
     engine: EngineName = "auto"
@@ -44,12 +46,13 @@ class EngineSettings:
     threads: int | None = None
     imgsz: int | None = None
     proposals: int | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         check_choices(self)
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads {self.threads} must be 1 or more")
-        Point(imgsz=self.imgsz, proposals=self.proposals)  # checks them
+        Point(imgsz=self.imgsz, proposals=self.proposals, precision=self.precision)  # checks them
 
 
 class Found(NamedTuple):
@@ -121,16 +124,20 @@ class Engine(Protocol):
     least_conf: float
     own_conf: float
 
+    def precision(self, width: float) -> Precision:
+        """The precision of a width where nobody names one: that of the settings, or the best that was measured."""
+        ...
+
     def load(self, width: float, precision: Precision | None = None) -> Session:
-        """Make a width ready, by default in the best precision that there is for it.
+        """Make a width ready.
 
         Raises:
             BundleError: the bundle has no engine file of this width, or not one that works.
-            ConfigError: the engine does not have this precision, or the file not this size.
+            ConfigError: the engine does not have this precision here, or the file not this size.
         """
         ...
 
-    def files(self, width: float) -> list[Path]:
+    def files(self, width: float, precision: Precision | None = None) -> list[Path]:
         """What it reads from disk for this width."""
         ...
 
@@ -166,14 +173,14 @@ def make(name: str, bundle: Manifest, options: EngineSettings) -> Engine:
     return getattr(module, f"{name.capitalize()}Engine")(bundle, options)
 
 
-def check_precision(engine: str, precision: Precision | None) -> None:
-    """Refuse what is not `Session.precision` of an engine that has one precision alone.
+def check_precision(precision: Precision, known: Collection[Precision], where: str, way: str) -> None:
+    """Refuse a precision that an engine does not have.
 
     Raises:
-        ConfigError: another precision than fp32.
+        ConfigError: it names the way out.
     """
-    if precision not in (None, "fp32"):
-        raise ConfigError(f"engine {engine} has fp32 alone, not {precision}")
+    if precision not in known:
+        raise ConfigError(f"{where} has no {precision}; take precision {', '.join(sorted(known))}, or {way}")
 
 
 def exported_threshold(bundle: Manifest) -> float:

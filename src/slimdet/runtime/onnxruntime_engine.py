@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from slimdet.bundle.ladder import Precision
-from slimdet.bundle.manifest import Manifest
+from slimdet.bundle.manifest import INT8, Manifest
 from slimdet.errors import BundleError, ConfigError
 from slimdet.messages import first_line
 from slimdet.runtime.engine import EngineSettings, Found, check_precision, exported_threshold
@@ -53,12 +53,18 @@ class OnnxruntimeEngine:
         if kind != "cpu":  # what the device cannot do
             self._providers.append(PROVIDERS["cpu"])
 
-    def files(self, width: float) -> list[Path]:
-        return self._bundle.engine("onnx", width)
+    def precision(self, width: float) -> Precision:
+        # What was measured was measured on a CPU.
+        return self._options.precision or (self._bundle.best("onnx", width) if self.device == "cpu" else "fp32")
+
+    def files(self, width: float, precision: Precision | None = None) -> list[Path]:
+        precision = precision or self.precision(width)
+        check_precision(precision, ("fp32", "int8"), "onnxruntime", "engine openvino")
+        return self._bundle.engine("onnx" if precision == "fp32" else f"onnx{INT8}", width)
 
     def load(self, width: float, precision: Precision | None = None) -> "OnnxSession":
-        check_precision(self.name, precision)
-        file = self.files(width)[0]
+        precision = precision or self.precision(width)
+        file = self.files(width, precision)[0]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         options.intra_op_num_threads = self._options.threads or 0
@@ -69,7 +75,7 @@ class OnnxruntimeEngine:
             session = onnxruntime.InferenceSession(str(file), options, self._providers)
             said = session.get_modelmeta().custom_metadata_map["input"]
             given = [one.name for one in (*session.get_inputs(), *session.get_overridable_initializers())]
-            loaded = OnnxSession(session, FileInputs(file, said, given, self._options))
+            loaded = OnnxSession(session, FileInputs(file, said, given, self._options), precision)
         except ConfigError:
             raise
         except Exception as error:  # the library's exceptions have no base of their own
@@ -92,11 +98,10 @@ def _share_memory() -> None:
 class OnnxSession:
     """One width. ONNX Runtime's sessions may be run by several threads at once."""
 
-    precision: Precision = "fp32"
     takes_resized = True
 
-    def __init__(self, session: onnxruntime.InferenceSession, inputs: FileInputs) -> None:
-        self._session = session
+    def __init__(self, session: onnxruntime.InferenceSession, inputs: FileInputs, precision: Precision) -> None:
+        self._session, self.precision = session, precision
         self._outputs = [output.name for output in session.get_outputs()]
         self._inputs, self.sides, self.proposals = inputs, inputs.sides, inputs.proposals
 

@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 from openvino import opset13
 
 from slimdet.bundle.ladder import Precision
-from slimdet.bundle.manifest import Manifest
+from slimdet.bundle.manifest import INT8, Manifest
 from slimdet.errors import BundleError, ConfigError
 from slimdet.runtime.engine import EngineSettings, Found, check_precision, exported_threshold
 from slimdet.runtime.exported import OPTIONS, FileInputs
+
+_HALVES: dict[Precision, str] = {"bf16": "bf16", "fp16": "f16"}  # and OpenVINO's names
 
 
 class OpenvinoEngine:
     """Runs a bundle's OpenVINO files (.xml), or its .onnx files where it has no others.
 
-    Computes in 32 bits: by itself OpenVINO takes 16 where the processor has them, and scores change.
+    Computes in 32 bits unless another precision is asked for: by itself OpenVINO takes 16 where the processor has them,
+    and scores change. Half the bits, "bf16" and "fp16", are had from the same files where the device has them.
 
     Devices are "auto" (the CPU) and OpenVINO's own: "cpu", "gpu", "npu", ...
 
@@ -38,22 +41,31 @@ class OpenvinoEngine:
         available = [name.lower() for name in self._core.available_devices]
         if self.device not in available:
             raise ConfigError(f"--device {device} is not one of OpenVINO's here; available: {', '.join(available)}")
-        self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if options.threads:
             self._settings["INFERENCE_NUM_THREADS"] = options.threads
 
-    def files(self, width: float) -> list[Path]:
-        return self._bundle.engine(self._kind, width)
+    def precision(self, width: float) -> Precision:
+        # What was measured was measured on a CPU.
+        return self._options.precision or (self._bundle.best(self._kind, width) if self.device == "cpu" else "fp32")
+
+    def files(self, width: float, precision: Precision | None = None) -> list[Path]:
+        int8 = (precision or self.precision(width)) == "int8"
+        return self._bundle.engine(self._kind + INT8 if int8 else self._kind, width)
 
     def load(self, width: float, precision: Precision | None = None) -> "OpenvinoSession":
-        check_precision(self.name, precision)
-        file = self.files(width)[0]
+        precision = precision or self.precision(width)
+        has = self._core.get_property(self.device.upper(), "OPTIMIZATION_CAPABILITIES")
+        known: list[Precision] = ["fp32", "int8", *(name for name in _HALVES if name.upper() in has)]
+        check_precision(precision, known, f"openvino on this {self.device}", "a machine that has it: 'slimdet doctor'")
+        file = self.files(width, precision)[0]
+        hint = {"INFERENCE_PRECISION_HINT": _HALVES.get(precision, "f32")}
         try:
             model = _opened(self._core.read_model(file))
-            compiled = self._core.compile_model(model, self.device.upper(), self._settings)
+            compiled = self._core.compile_model(model, self.device.upper(), self._settings | hint)
             said = model.get_rt_info(["framework", "input"]).astype(str)
             given = [name for one in model.inputs for name in one.names]
-            return OpenvinoSession(compiled, FileInputs(file, said, given, self._options))
+            return OpenvinoSession(compiled, FileInputs(file, said, given, self._options), precision)
         except ConfigError:
             raise
         except Exception as error:  # the library's exceptions have no base of their own
@@ -83,11 +95,10 @@ def _option(node: Any) -> str:
 class OpenvinoSession:
     """One width. An infer request belongs to one thread: each thread gets its own."""
 
-    precision: Precision = "fp32"
     takes_resized = True
 
-    def __init__(self, compiled: Any, inputs: FileInputs) -> None:
-        self._compiled, self._own = compiled, threading.local()
+    def __init__(self, compiled: Any, inputs: FileInputs, precision: Precision) -> None:
+        self._compiled, self._own, self.precision = compiled, threading.local(), precision
         given = {name for output in compiled.outputs for name in output.names}  # a tensor may have several
         self._outputs = [name for name in Found._fields if name in given]
         self._inputs, self.sides, self.proposals = inputs, inputs.sides, inputs.proposals

@@ -116,6 +116,7 @@ def predict(
         threads=settings.threads,
         imgsz=settings.imgsz,
         proposals=settings.proposals,
+        precision=settings.precision,
     ).prepare([settings.width])
     classes, ids = detector.classes, detector.category_ids
     folder = new_run_dir("predict", out)

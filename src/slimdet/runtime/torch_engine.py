@@ -49,11 +49,14 @@ class TorchEngine:
         if options.threads:
             torch.set_num_threads(options.threads)
 
-    def files(self, width: float) -> list[Path]:
+    def precision(self, width: float) -> Precision:
+        return self._options.precision or "fp32"
+
+    def files(self, width: float, precision: Precision | None = None) -> list[Path]:
         return [self._bundle.weights_file]
 
     def load(self, width: float, precision: Precision | None = None) -> "TorchSession":
-        check_precision(self.name, precision)
+        check_precision(precision or self.precision(width), ("fp32",), self.name, "engine openvino")
         return TorchSession(self._model.extract(width).to(self._place).eval(), self._place, self._options)
 
 
