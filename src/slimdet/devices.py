@@ -8,6 +8,11 @@ from slimdet.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+# GPUs of NVIDIA's with bfloat16, by compute capability: from Ampere on; older ones emulate it.
+BFLOAT16_CAPABILITY = (8, 0)
+# In /proc/cpuinfo, of x86 (Intel from Cooper Lake, with AMX from Sapphire Rapids, AMD from Zen 4) and of ARM.
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
 
 def choose_device(name: str = "auto") -> "torch.device":
     """Return the device of that name; "auto" is the first of CUDA, MPS and the CPU that is there.
@@ -32,9 +37,13 @@ def bfloat16_units(device: "torch.device") -> bool:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # from Ampere on; older ones emulate it
+        return torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
+    return device.type == "cpu" and cpu_has_bfloat16()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this machine's processor has instructions for bfloat16; False where that is not known (not Linux)."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        return bool(BFLOAT16_FLAGS & set(Path("/proc/cpuinfo").read_text().split()))
     except OSError:
-        return False  # not Linux: not known
-    return device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+        return False

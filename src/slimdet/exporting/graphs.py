@@ -23,6 +23,7 @@ from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
 from slimdet.exporting.sizes import resized
 from slimdet.models.kinds import require
+from slimdet.models.suppression import ExclusiveRoIHeads
 
 DROPPED = -1.0  # score of a box that was suppressed or never was one
 
@@ -122,6 +123,9 @@ class Graph(nn.Module):
         kept = _suppress(boxes.flatten(0, 1), scores.flatten(0, 1), limit, heads.nms_thresh, heads.score_thresh)
         kept = kept.reshape(batch, -1)  # [B, K * P]
         kept, best = kept.topk(_at_most(limit, kept), dim=1)
+        if isinstance(heads, ExclusiveRoIHeads):
+            places = best[..., None].expand(-1, -1, 4)
+            kept = _suppress(boxes.flatten(1, 2).gather(1, places), kept, limit, heads.nms_thresh, DROPPED / 2)
         image, rank = torch.where(kept > DROPPED)
         best = best[image, rank]  # [N]
         return boxes.flatten(1, 2)[image, best], best // count + 1, kept[image, rank], image

@@ -152,8 +152,8 @@ def expectation(seconds: float) -> str:
     if seconds < LONG:
         return text
     return (
-        f"{text}, which is long; a smaller --imgsz, fewer --widths, fewer --epochs, a smaller --backbone or a GPU make "
-        "it shorter"
+        f"{text}, which is long; a smaller --imgsz, fewer --epochs, fewer --widths, a smaller --backbone, "
+        "--recipe fast or a GPU make it shorter"
     )
 
 
