@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 import slimdet
+from ready_made import ready_made
 from slimdet.errors import ConfigError
 from slimdet.models import architecture, builders
 from slimdet.models.suppression import set_suppression
@@ -62,5 +63,9 @@ def test_the_description_says_it_where_it_is_not_usual(detector: Any) -> None:
     assert architecture.describe(detector) == usual | {"nms": "all"}
     set_suppression(detector, "class")
     assert architecture.describe(detector) == usual
+    with pytest.raises(
+        ConfigError, match=r"nms all: a FasterRCNN that is not of slimdet\.models\.builders has its own"
+    ):
+        set_suppression(ready_made("fasterrcnn_resnet50"), "all")
     with pytest.raises(ConfigError, match=r"nms 'al' is not one of class, all; did you mean all\?"):
         set_suppression(detector, "al")

@@ -130,6 +130,8 @@ def test_a_run_stores_what_is_trained(scenes: Path, tmp_path: Path) -> None:
     assert manifest.read(run / "model").architecture["nms"] == "all"  # the scenes' classes exclude each other
     with pytest.raises(ConfigError, match=r"--resume .*: leave out --recipe, --lr"):
         resume(run, recipe="paper", lr=1.0)
+    assert resume(run, epochs=2).steps == 2
+    assert json.loads((run / "settings.json").read_text()) == stored | {"epochs": 2}
 
 
 def test_whole_settings_have_no_recipe(scenes: Path) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import nms
 
+from slimdet.errors import ConfigError
 from slimdet.messages import check_choice
 
 SUPPRESSIONS = ("class", "all")
@@ -31,13 +32,17 @@ def set_suppression(detector: nn.Module, suppression: str) -> None:
     It is part of the detector's description, so that a bundle and what is exported of it have it.
 
     Raises:
-        ConfigError: another word.
+        ConfigError: another word, or a detector that they did not make.
     """
     check_choice("nms", suppression, SUPPRESSIONS)
+    described: Any = getattr(detector, "architecture", None)
+    if not isinstance(described, dict):
+        raise ConfigError(
+            f"nms {suppression}: a {type(detector).__name__} that is not of slimdet.models.builders has its own way"
+        )
     heads: Any = detector.get_submodule("roi_heads")
     # The parts stay, and so do the state dict and torchvision's class where it will do.
     heads.__class__ = ExclusiveRoIHeads if suppression == "all" else RoIHeads
-    described: Any = detector.architecture
     described.pop("nms", None)
     if suppression == "all":
         described["nms"] = suppression
