@@ -1,4 +1,5 @@
-"""Writes docs/api.md from the docstrings, and the tables of flags in docs/verbs.md from the parsers.
+"""Writes docs/api.md from the docstrings, the tables of flags in docs/verbs.md from the parsers, and the table of
+recipes in docs/widths.md from the recipes.
 
     make docs        or: python docs/make_api.py
 
@@ -15,6 +16,9 @@ from pathlib import Path
 import slimdet
 from slimdet.cli.command import parser_of
 from slimdet.cli.verbs import VERBS
+from slimdet.models.builders import NECKS
+from slimdet.training.recipes import DECIDES, Task, by_recipe
+from slimdet.training.settings import RecipeName, TrainSettings
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src" / "slimdet"
@@ -135,17 +139,50 @@ def flags(parser: argparse.ArgumentParser) -> str:
         if {"--help", "--json"} & set(action.option_strings):
             continue
         metavar = "" if action.nargs == 0 else str(action.metavar)
-        name = " ".join([*action.option_strings[-1:], metavar + (" ..." if action.nargs == "+" else "")]).strip()
+        words = [", ".join(word for word in action.option_strings if word.startswith("--"))]
+        name = " ".join([*filter(None, words), metavar + (" ..." if action.nargs == "+" else "")]).strip()
         need = " (required)" if action.required else ""
         rows.append(f"| `{name}` | {(action.help or '').replace('%%', '%')}{need} |")
     return "\n".join(rows if len(rows) > 2 else ["No flags but those that all verbs have."]) + "\n"
 
 
+# ------------------------------------------------------------------------------------------------- recipes
+
+TRAININGS: dict[str, tuple[RecipeName, Task]] = {
+    "`default`, 300 images, CPU": ("default", Task(300)),
+    "`default`, 20,000 images, GPU of 24 GB": ("default", Task(20_000, gpu=True, memory_gb=24)),
+    "`fast`, 300 images, CPU": ("fast", Task(300)),
+    "`paper`": ("paper", Task(300)),
+}
+
+
+def recipes(page: str) -> str:
+    """docs/widths.md with the table of recipes written anew: `<!-- recipes -->` ... `<!-- end -->`."""
+    decided = [by_recipe(name, task, {}) for name, task in TRAININGS.values()]
+    rows = [f"| flag | {' | '.join(TRAININGS)} |", "| --- " * (1 + len(TRAININGS)) + "|"]
+    for name in DECIDES:
+        values = [value_of(settings, name) for settings in decided]
+        rows.append(f"| `--{name.replace('_', '-')}` | {' | '.join(values)} |")
+    table = "\n".join(rows)
+    return re.sub(r"(<!-- recipes -->\n).*?(<!-- end -->)", rf"\g<1>{table}\n\g<2>", page, flags=re.S)
+
+
+def value_of(settings: TrainSettings, name: str) -> str:
+    """A value as one would write it, and what is meant where there is none."""
+    value = getattr(settings, name)
+    if value is None:
+        value = NECKS[settings.neck].imgsz[0] if name == "imgsz" else settings.peak_lr
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def main() -> None:
-    """Write both pages."""
+    """Write the pages."""
     (DOCS / "api.md").write_text(api(), encoding="utf-8")
-    page = DOCS / "verbs.md"
-    page.write_text(verbs(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, made in (("verbs.md", verbs), ("widths.md", recipes)):
+        page = DOCS / name
+        page.write_text(made(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from slimdet.training.statistics import calibration_batches, collect_statistics
 
 # What 'slimdet train' is given, flag by flag; each stage goes on from the bundle of the one before.
 RECIPE: dict[str, Any] = {
+    "recipe": "paper",  # but for what follows
     "backbone": "resnet50_thin",
     "neck": "light",
     "head_norm": "batch",

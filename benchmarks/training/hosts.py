@@ -31,8 +31,8 @@ BRIDGE = "slimdet-br"
 HOSTS = {"slimdet-a": "10.77.0.1", "slimdet-b": "10.77.0.2"}
 PORT = 29500
 FLAGS = """
-    --backbone resnet18 --neck light --weights none --imgsz 64 --batch 4 --widths 0.5,1.0 --device cpu --no-evaluate
-    --freeze-backbone-norm --head-norm group --save-every 0.001
+    --recipe paper --backbone resnet18 --neck light --weights none --imgsz 64 --batch 4 --widths 0.5,1.0 --device cpu
+    --no-evaluate --freeze-backbone-norm --head-norm group --save-every 0.001
 """
 
 

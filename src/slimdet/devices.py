@@ -10,6 +10,9 @@ from slimdet.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+# GPUs of NVIDIA's with bfloat16, by compute capability: from Ampere on; older ones emulate it.
+BFLOAT16_CAPABILITY = (8, 0)
+
 
 def choose_device(name: str = "auto") -> "torch.device":
     """Return the device of that name; "auto" is the first of CUDA, MPS and the CPU that is there.
@@ -34,11 +37,12 @@ def bfloat16_units(device: "torch.device") -> bool:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # from Ampere on; older ones emulate it
+        return torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
     return device.type == "cpu" and bool(cpu_units()["bf16"])
 
 
-# Instructions that multiply numbers of fewer bits, as Linux names them; x86 and ARM.
+# Instructions that multiply numbers of fewer bits, as Linux names them; x86 (bfloat16: Intel from Cooper Lake, with AMX
+# from Sapphire Rapids, AMD from Zen 4) and ARM.
 _UNITS = {
     "int8": ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"),
     "bf16": ("avx512_bf16", "amx_bf16", "bf16"),

@@ -16,6 +16,7 @@ import slimdet
 from scenes_detector import tiny_model
 from slimdet.bundle.card import Card
 from slimdet.cli.verbs import main
+from slimdet.models.suppression import set_suppression
 
 Capture = pytest.CaptureFixture[str]
 
@@ -126,6 +127,21 @@ def test_what_is_printed_runs(bundles: dict[str, str], capsys: Capture) -> None:
     names = {"image": torch.rand(3, 64, 64)}
     exec("\n".join(lines), names)
     assert names["found"].keys() == {"boxes", "labels", "scores"}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_suppression_across_classes_is_left_to_do(capsys: Capture) -> None:
+    model = tiny_model()
+    plain = model.twin(1.0)
+    set_suppression(plain, "all")
+    slimdet.save(model, "across", Card(("cat", "dog"), (3, 17)))
+    assert main(["extract", "--model", "across", "--width", "1.0", "--out", "out"]) == 0
+    names: dict = {"image": torch.rand(3, 64, 64)}
+    exec("\n".join(line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")), names)
+    assert json.loads(Path("out/detector.json").read_text())["nms"] == "all"
+    with torch.no_grad():
+        (ours,) = slimdet.load("across")([names["image"]])
+    assert 0 < len(ours["scores"]) < len(names["found"]["scores"])
+    assert torch.equal(names["found"]["boxes"][names["kept"]], ours["boxes"])
 
 
 def test_nothing_is_overwritten(bundles: dict[str, str], capsys: Capture) -> None:

@@ -125,6 +125,25 @@ def test_devices_that_torch_reports() -> None:
     assert len(details["cuda"]) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
+def test_devices_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [
+        {"name": "old", "memory_gb": 8.0, "capability": [7, 5]},
+        {"name": "new", "memory_gb": 24.0, "capability": [9, 0]},
+    ]
+    monkeypatch.setattr(
+        doctor, "_probe", lambda _: {"status": "ok", "version": "1", "purpose": "", "details": {"cuda": gpus}}
+    )
+    torch_alone = [package for package in PACKAGES if package.name == "torch"]
+    none: dict[str, list[str]] = {"int8": [], "bf16": [], "fp16": []}
+    for units, devices in ((none | {"bf16": ["amx_bf16"]}, ["cpu", "cuda:1"]), (none, ["cuda:1"])):
+        monkeypatch.setattr(doctor, "cpu_units", lambda units=units: units)
+        findings = doctor.doctor(torch_alone)
+        assert findings.bfloat16 == devices
+        assert f"bfloat16 (train --bf16): {', '.join(devices)}" in doctor.text(findings)
+    gpus.clear()
+    assert "no device has instructions for it (Intel" in doctor.text(doctor.doctor(torch_alone))
+
+
 def test_works_with_the_standard_library_alone(tmp_path: Path) -> None:
     # -S leaves out site-packages: neither torch nor numpy nor rich are to be had, here or in the doctor's processes.
     (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')

@@ -24,6 +24,7 @@ from slimdet.models.builders import faster_rcnn
 from slimdet.report.settings import ProfileSettings, ValSettings
 from slimdet.runtime.prediction import PredictSettings
 from slimdet.training import runs
+from slimdet.training.recipes import DECIDES
 from slimdet.training.settings import CalibrateSettings, TrainSettings
 
 PARSERS = {name: parser_of(verb) for name, verb in VERBS.items()}
@@ -125,10 +126,17 @@ SETTINGS = {
 def test_settings_are_flags_with_their_defaults(verb: str) -> None:
     flags = {action.dest: action.default for action in PARSERS[verb]._actions}
     of_settings = {field.name: field.default for field in fields(SETTINGS[verb])}
-    not_flags = {"momentum", "data"} if verb == "train" else set()  # --data has no default
+    not_flags = {"momentum", "data", "recipe", *DECIDES} if verb == "train" else set()  # --data has no default
     assert {name: flags.get(name, "no flag") for name in of_settings.keys() - not_flags} == {
         name: default for name, default in of_settings.items() if name not in not_flags
     }
+
+
+def test_help_says_which_flags_a_recipe_decides() -> None:
+    decided = {action.dest for action in PARSERS["train"]._actions if str(action.default) == "by --recipe"}
+    assert decided == set(DECIDES)
+    assert "(default by --recipe)" in PARSERS["train"].format_help()
+    assert PARSERS["train"].get_default("recipe") == "default"
 
 
 def test_every_verb_has_a_line_in_the_overview(capsys: Capture) -> None:
@@ -262,6 +270,22 @@ def test_doctor(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert document(["doctor"], capsys)["packages"].keys() >= {"numpy"}
     assert main(["doctor"]) == 0
     assert "devices: cpu" in capsys.readouterr().out
+
+
+def test_only_written_flags_are_asked_for(
+    capsys: Capture, tmp_path: Path, bundle: Path, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def train(**fields: Any) -> runs.Training:
+        asked.update(fields)
+        return runs.Training(tmp_path, bundle, 3, {})
+
+    monkeypatch.setattr(runs, "train", train)
+    words = ["train", "--data", str(scene / "data.yaml"), "--recipe", "fast", "--no-sort", "--batch=4"]
+    assert main(words) == 0
+    asked.pop("callbacks")
+    assert asked == {"out": None, "data": scene / "data.yaml", "recipe": "fast", "sort": False, "batch": 4}
 
 
 def test_only_written_flags_stand_beside_resume(

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torchvision.models import detection
 
-from exporting.parity import defaults, narrow, photographs, reference
+from exporting.parity import BOX, SCORE, defaults, narrow, photographs, reference
 from slimdet.errors import ConfigError
 from slimdet.exporting.graphs import Graph
 from slimdet.exporting.onnx import folded, to_onnx
 from slimdet.exporting.openvino import save_ir
+from slimdet.models.suppression import set_suppression
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,21 @@ def test_run_in_torch_it_gives_what_the_detector_gives(detector: Any) -> None:
         torch.testing.assert_close(boxes[own], result["boxes"], rtol=0, atol=1e-3)
         torch.testing.assert_close(scores[own], result["scores"], rtol=0, atol=1e-5)
         torch.testing.assert_close(masks[own], result["masks"], rtol=0, atol=1e-4)
+
+
+def test_suppression_across_classes(tmp_path: Path) -> None:
+    own = narrow(masks=False, backbone="resnet18", neck="light", norm_layer="batch")
+    images = photographs((161, 300), 2, seed=3)
+    each = [len(result["labels"]) for result in reference(own, images)]
+    set_suppression(own, "all")
+    wanted = reference(own, images)
+    assert all(0 < len(result["labels"]) < count for result, count in zip(wanted, each, strict=True))
+    for name, found in every_engine(folded(to_onnx(own, {})), images.numpy(), tmp_path).items():
+        for number, result in enumerate(wanted):
+            boxes, labels, scores = (torch.from_numpy(array[found[3] == number]) for array in found[:3])
+            assert torch.equal(labels, result["labels"]), name
+            torch.testing.assert_close(boxes, result["boxes"], rtol=0, atol=BOX)
+            torch.testing.assert_close(scores, result["scores"], rtol=0, atol=SCORE)
 
 
 @pytest.mark.parametrize("nothing", ["detections", "proposals"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.models.detection.roi_heads import RoIHeads
 
 import slimdet
 from scenes import make_scenes
@@ -12,6 +13,7 @@ from scenes_detector import small_settings
 from slimdet.bundle import card
 from slimdet.cli.verbs import main
 from slimdet.errors import BundleError, ConfigError, WeightsError
+from slimdet.models.suppression import ExclusiveRoIHeads
 from slimdet.training.runs import train
 from slimdet.training.start import resolved, starting_model
 
@@ -47,6 +49,14 @@ def test_a_bundle_keeps_its_parts(trained: Path, scenes: Path, changes: dict[str
     settings = small_settings(scenes, weights=trained / "model", **changes)
     with pytest.raises(ConfigError, match=message):
         starting_model(settings, ("red", "green"))
+
+
+@pytest.mark.parametrize("weights", ["none", "a bundle"])
+def test_suppression_is_that_of_the_settings(trained: Path, scenes: Path, weights: str) -> None:
+    start = "none" if weights == "none" else trained / "model"
+    for nms, heads in (("all", ExclusiveRoIHeads), ("class", RoIHeads)):
+        model = starting_model(small_settings(scenes, weights=start, nms=nms), ("red", "green"))
+        assert all(type(model.twin(width).get_submodule("roi_heads")) is heads for width in model.widths)
 
 
 def test_a_bundles_parts_need_not_be_asked_for(trained: Path, scenes: Path) -> None:

@@ -12,11 +12,15 @@ from slimdet import __version__
 from slimdet.bundle import manifest, store
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_folder, new_run_dir
+from slimdet.models.suppression import set_suppression
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What was written: the folder, the width, its number of parameters, classes [K] and their ids, files by name."""
+    """What was written: the folder, the width, its number of parameters, classes [K] and their ids, files by name.
+
+    `nms` is "all" where the bundle suppresses across classes, which torchvision's detectors do not: it is left to do.
+    """
 
     out: Path
     width: float
@@ -24,6 +28,7 @@ class Extraction:
     category_ids: tuple[int, ...]
     parameters: int
     slimdet: str
+    nms: str
     files: tuple[str, ...] = ("detector.pt", "weights.safetensors", "detector.json")
 
 
@@ -39,6 +44,9 @@ def extract(model: str | Path, width: float, out: str | Path | None = None) -> E
     """
     described = manifest.read(model)
     plain: Any = store.load(model).extract(width)
+    nms = described.architecture.get("nms", "class")
+    if nms == "all":
+        set_suppression(plain, "class")
     ours = {type(module).__name__ for module in plain.modules() if type(module).__module__.startswith("slimdet")}
     if ours:
         raise ConfigError(
@@ -46,7 +54,7 @@ def extract(model: str | Path, width: float, out: str | Path | None = None) -> E
         )
     folder = new_run_dir("extract", out)
     parameters = sum(parameter.numel() for parameter in plain.parameters())
-    written = Extraction(folder, width, described.classes, described.category_ids, parameters, __version__)
+    written = Extraction(folder, width, described.classes, described.category_ids, parameters, __version__, nms)
     document = {name: value for name, value in asdict(written).items() if name not in ("out", "files")}
     with atomic_folder(folder) as temporary:
         torch.save(plain, temporary / "detector.pt")

@@ -105,7 +105,7 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> tuple[str, dict[str, A
         text += f" (default {','.join(map(str, default)) if isinstance(default, tuple) else default})"
     options: dict[str, Any] = {"help": text, "default": None if required else parameter.default}
     if kind is bool:
-        on_off = argparse.BooleanOptionalAction if parameter.default is True else "store_true"
+        on_off = "store_true" if parameter.default is False else argparse.BooleanOptionalAction
         return "--" + parameter.name.replace("_", "-"), options | {"action": on_off}
     options["type"] = kind
     if typing.get_origin(kind) is Literal:

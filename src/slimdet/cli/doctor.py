@@ -14,8 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from slimdet.devices import cores, cpu_name, cpu_units
+from slimdet.devices import BFLOAT16_CAPABILITY, cores, cpu_name, cpu_units
 
+NO_BFLOAT16 = (
+    "no device has instructions for it (Intel's have from Cooper Lake on, AMD's from Zen 4, NVIDIA's from Ampere)"
+)
 TIMEOUT = 300  # seconds for one import: torch from a cold disk on a busy machine takes many
 GB = 2**30
 
@@ -45,7 +48,8 @@ TORCH_CHECK = """
 import torch
 count = torch.cuda.device_count() if torch.cuda.is_available() else 0
 cuda = [torch.cuda.get_device_properties(number) for number in range(count)]
-details["cuda"] = [{"name": p.name, "memory_gb": round(p.total_memory / 2**30, 1)} for p in cuda]
+details["cuda"] = [{"name": p.name, "memory_gb": round(p.total_memory / 2**30, 1), "capability": [p.major, p.minor]}
+                   for p in cuda]
 details["cuda_version"] = torch.version.cuda
 details["mps"] = torch.backends.mps.is_available()
 details["threads"] = torch.get_num_threads()
@@ -114,6 +118,7 @@ class Findings:
         cpu: "name", "cores", "memory_gb" (None where it is not known).
         packages: by name "status" ("ok", "missing", or "broken" with the "problem"), "version", "purpose", "details".
         devices: what torch can compute on.
+        bfloat16: those among them that have instructions for it, so that `train --bf16` is worth it.
         engines: those of `slimdet.Runtime` that work here, and what each can run on, in its own words.
         precisions: which of them the CPU has here, by name: the engines that have it and why, or why none does.
         missing: of each package that is not "ok": "what", "why", and the command to "get" it.
@@ -125,6 +130,7 @@ class Findings:
     cpu: dict[str, Any]
     packages: dict[str, dict[str, Any]]
     devices: list[str]
+    bfloat16: list[str]
     engines: dict[str, list[str]]
     precisions: dict[str, str]
     missing: list[dict[str, str]]
@@ -144,6 +150,7 @@ def doctor(packages: Sequence[Package] | None = None) -> Findings:
         cpu={"name": cpu_name(), "cores": cores(), "memory_gb": _memory_gb()},
         packages=found,
         devices=_devices(found),
+        bfloat16=_with_bfloat16(found),
         engines=_engines(found),
         precisions=_precisions(found),
         missing=[_lacking(one, found[one.name]) for one in packages if found[one.name]["status"] != "ok"],
@@ -158,6 +165,7 @@ def text(findings: Findings) -> str:
         f"slimdet {findings.slimdet}, Python {findings.python}",
         f"{cpu['name']}, {cpu['cores']} cores{memory}; {findings.platform}",
         f"devices: {', '.join(findings.devices)}",
+        f"bfloat16 (train --bf16): {', '.join(findings.bfloat16) or NO_BFLOAT16}",
         *(f"engine {name}: {', '.join(devices)}" for name, devices in findings.engines.items()),
         *(f"precision {name}: {why}" for name, why in findings.precisions.items()),
         "",
@@ -213,6 +221,12 @@ def _devices(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     details = found.get("torch", {}).get("details", {})
     cuda = [f"cuda:{n} {one['name']} ({one['memory_gb']} GB)" for n, one in enumerate(details.get("cuda", []))]
     return ["cpu", *cuda, *(["mps"] if details.get("mps") else [])]
+
+
+def _with_bfloat16(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    cuda = found.get("torch", {}).get("details", {}).get("cuda", [])
+    able = [f"cuda:{n}" for n, one in enumerate(cuda) if tuple(one["capability"]) >= BFLOAT16_CAPABILITY]
+    return ["cpu"] * bool(cpu_units()["bf16"]) + able
 
 
 def _engines(found: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

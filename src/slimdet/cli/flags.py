@@ -126,6 +126,13 @@ def device_name(text: str) -> str:
     return text
 
 
+class ByRecipe:
+    """The default of a flag of `train` that the recipe decides."""
+
+    def __str__(self) -> str:
+        return "by --recipe"
+
+
 # Kinds of values.
 Count = Annotated[int, number(int, 1)]
 Natural = Annotated[int, number(int, 0)]

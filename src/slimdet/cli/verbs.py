@@ -9,6 +9,7 @@ from slimdet.cli import views
 from slimdet.cli.command import NOTHING, Outcome, run
 from slimdet.cli.flags import (
     AnyPrecision,
+    ByRecipe,
     Count,
     Counts,
     Device,
@@ -41,6 +42,8 @@ from slimdet.search.settings import TuneSettings
 from slimdet.training import settings
 from slimdet.training.settings import TrainSettings as T
 
+BY_RECIPE: Any = ByRecipe()
+
 
 def demo(
     *,
@@ -63,42 +66,44 @@ def demo(
 def train(
     *,
     data: Annotated[Existing | None, "DATA.yaml with train: and val:"] = None,
+    recipe: Annotated[
+        settings.RecipeName, "decides what is not given; paper: the plain sum, 1x schedule; fast: minutes on a CPU"
+    ] = "default",
     model: Annotated[settings.Detector, "detector"] = T.model,
-    backbone: Annotated[str, "resnet18/34/50/101/152, resnet50_thin, mobilenet_v2 or efficientnet_lite0"] = T.backbone,
-    neck: Annotated[settings.Neck, "feature pyramid; a CPU can train the light one"] = T.neck,
-    head_norm: Annotated[settings.HeadNorm, "norm layers in pyramid and heads"] = T.head_norm,
+    backbone: Annotated[str, "resnet18/34/50/101/152, resnet50_thin, mobilenet_v2 or efficientnet_lite0"] = BY_RECIPE,
+    neck: Annotated[settings.Neck, "feature pyramid; a CPU can train the light one"] = BY_RECIPE,
+    head_norm: Annotated[settings.HeadNorm, "norm layers in pyramid and heads"] = BY_RECIPE,
+    nms: Annotated[
+        settings.Suppression, "a box that overlaps a better one goes: of the same class, or of all classes"
+    ] = BY_RECIPE,
     freeze_backbone_norm: Annotated[bool, "keep the backbone's norm layers as they were"] = T.freeze_backbone_norm,
     weights: Annotated[Start, "start: imagenet, none, a FILE with a backbone, or a BUNDLE to fine-tune"] = T.weights,
     widths: Annotated[Widths, "widths to train, 1.0 among them, or a range, 0.25-1.0"] = T.widths,
     scope: Annotated[settings.ScopeName, "what narrows"] = T.scope,
     width_sampling: Annotated[
         settings.WidthSampling, "widths of a step: all; both ends and one between; both ends and any two, mostly narrow"
-    ] = T.width_sampling,
-    distill: Annotated[NonNegative, "weight of what the widest teaches the others; 0 is the paper"] = T.distill,
-    distill_parts: Annotated[Parts, "what is taught: features, classes, rpn, masks"] = T.distill_parts,
+    ] = BY_RECIPE,
+    distill: Annotated[NonNegative, "weight of what the widest teaches the others; 0 is the paper"] = BY_RECIPE,
+    distill_parts: Annotated[Parts, "what is taught: features, classes, rpn, masks"] = BY_RECIPE,
     loss_exponent: Annotated[NonNegative, "losses of width w count w ** -LOSS_EXPONENT"] = T.loss_exponent,
     gradient_reduction: Annotated[
         settings.GradientReduction, "of n widths that share a weight: sum (the paper), sum / sqrt(n), or sum / n"
-    ] = T.gradient_reduction,
-    widest_only: Annotated[
-        Fraction, "first part of the training, in which the widest alone is trained"
-    ] = T.widest_only,
-    sort: Annotated[bool, "sort channels by importance before slimming: the backbone's, all of a BUNDLE"] = T.sort,
+    ] = BY_RECIPE,
+    widest_only: Annotated[Fraction, "first part of the training, in which the widest alone is trained"] = BY_RECIPE,
+    sort: Annotated[bool, "sort channels by importance before slimming: the backbone's, all of a BUNDLE"] = BY_RECIPE,
     recalibrate: Annotated[
         Natural | None, "images for new statistics at the end (default: 512 for a range)"
     ] = T.recalibrate,
-    epochs: Annotated[Positive, "passes over the training images"] = T.epochs,
-    batch: Annotated[Count, "images in a step, of all processes together"] = T.batch,
-    lr: Annotated[Positive | None, "peak learning rate (default 0.02 for a batch of 16, scaled to --batch)"] = T.lr,
-    schedule: Annotated[settings.Schedule, "x 0.1 at 2/3 and 11/12, or a cosine to zero"] = T.schedule,
-    warmup: Annotated[Natural, "steps of linear warm-up"] = T.warmup,
+    epochs: Annotated[Positive, "passes over the training images"] = BY_RECIPE,
+    batch: Annotated[Count, "images in a step, of all processes together"] = BY_RECIPE,
+    lr: Annotated[Positive | None, "peak learning rate"] = BY_RECIPE,
+    schedule: Annotated[settings.Schedule, "x 0.1 at 2/3 and 11/12, or a cosine to zero"] = BY_RECIPE,
+    warmup: Annotated[Natural, "steps of linear warm-up"] = BY_RECIPE,
     weight_decay: Annotated[NonNegative, "L2 penalty"] = T.weight_decay,
     clip: Annotated[Positive, "largest norm of the gradient"] = T.clip,
-    ema: Annotated[Fraction, "decay of the average of the weights, as 0.998; 0 is off"] = T.ema,
+    ema: Annotated[Fraction, "decay of the average of the weights, as 0.998; 0 is off"] = BY_RECIPE,
     augment: Annotated[settings.Augment, "flip; strong: scale, colour, crop too"] = T.augment,
-    imgsz: Annotated[
-        Sides | None, "shorter side of images, pixels; or a range, 128-256 (default: the neck's)"
-    ] = T.imgsz,
+    imgsz: Annotated[Sides | None, "shorter side of images, pixels; or a range, 128-256"] = BY_RECIPE,
     bf16: Annotated[bool, "compute in bfloat16"] = T.bf16,
     device: Device = T.device,
     seed: Annotated[Natural, "of everything drawn at random"] = T.seed,
@@ -119,10 +124,10 @@ def train(
     """Train one set of weights for many widths.
 
     Example:
-        slimdet train --data data.yaml --model mask_rcnn --backbone mobilenet_v2 --neck light --weights mobilenet.pth
+        slimdet train --data data.yaml
+        slimdet train --data data.yaml --recipe fast --weights mobilenet_v2.pth
     """
-    fields: dict[str, Any] = {k: value for k, value in locals().items() if k not in ("out", "resume", "given")}
-    fields["data"] = str(data or "")
+    fields: dict[str, Any] = {k: v for k, v in locals().items() if k in given and k not in ("out", "resume")}
     from slimdet.cli.live import training_view
     from slimdet.report.training import RunPictures
     from slimdet.training import runs
@@ -134,7 +139,7 @@ def train(
     with training_view() as view:
         callbacks = [Guarded(RunPictures()), view]
         if resume:
-            result = runs.resume(resume, callbacks=callbacks, **{name: fields[name] for name in fields.keys() & given})
+            result = runs.resume(resume, callbacks=callbacks, **fields)
         else:
             result = runs.train(out=out, callbacks=callbacks, **fields)
     return Outcome(result, views.training(result)) if distributed.find_place().main else NOTHING

@@ -125,11 +125,13 @@ def costs(found: "Costs") -> str:
 def extraction(written: "Extraction") -> str:
     """How to run what was extracted, with torch and torchvision alone."""
     file = str(written.out / "detector.pt")
+    across = '  kept = torchvision.ops.nms(found["boxes"], found["scores"], 0.5)  # across classes, as the bundle does'
     return (
         f"width {written.width}, {written.parameters / 1e6:.2f} M parameters, in {written.out}; to run it:\n\n"
         "  import torch, torchvision\n"
         f"  detector = torch.load({file!r}, weights_only=False).eval()\n"
         "  found = detector([image])[0]  # image: float tensor [3, H, W] in 0..1"
+        + (f"\n{across}" if written.nms == "all" else "")
     )
 
 

@@ -25,6 +25,7 @@ from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 from slimdet.exporting.sizes import longer_limit, resized
 from slimdet.models.image_size import settle_scales, sides_of
 from slimdet.models.kinds import require
+from slimdet.models.suppression import ExclusiveRoIHeads
 
 DROPPED = -1.0  # score of a box that was suppressed or never was one
 
@@ -138,6 +139,10 @@ class Graph(nn.Module):
         own = torch.where(group // classes == torch.arange(batch)[:, None], scores, DROPPED)  # [B, N]
         own = functional.pad(own, [0, 1], value=DROPPED)
         own, best = own.topk(_at_most(limit, own), dim=1)
+        if isinstance(heads, ExclusiveRoIHeads):
+            rivals = functional.pad(boxes, [0, 0, 0, 1])[best]  # [B, N, 4]
+            image, none, rank = _suppress(rivals, own[:, None], limit, heads.nms_thresh, DROPPED / 2)
+            own = torch.full_like(own, DROPPED).index_put((image, rank), own[image, rank])
         image, rank = torch.where(own > DROPPED)
         best = best[image, rank]  # [N]
         return boxes[best], group[best] % classes + 1, scores[best], image

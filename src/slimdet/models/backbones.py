@@ -110,7 +110,7 @@ def _load(name: str, network: nn.Module, weights: str | Path | None, unused: set
 
 def _download(name: str) -> tuple[dict[str, Tensor], str]:
     """torchvision's ImageNet weights, from the cache of torch.hub or over the network."""
-    way_out = "give --weights FILE, or --weights none for a random start"
+    way_out = "give --weights FILE, --weights bundled (the detector that comes with slimdet) or --weights none"
     if not BACKBONES[name].downloads:
         raise WeightsError(f"torchvision offers no ImageNet weights for {name}; {way_out}")
     # V1 for every backbone: what torchvision's own detectors start from.

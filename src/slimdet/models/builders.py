@@ -23,6 +23,7 @@ from slimdet.errors import ConfigError
 from slimdet.images.sides import scaled_sides
 from slimdet.messages import check_choice
 from slimdet.models.backbones import BACKBONES, STRIDES, trunk
+from slimdet.models.suppression import set_suppression
 
 ROI_SIZE = 7  # cells a side of what the box head sees; the mask head sees twice as many
 GROUP = 16  # channels per group of group norm: constant, so that every quarter of a layer's channels fits
@@ -166,13 +167,15 @@ def build(architecture: Mapping[str, Any]) -> FasterRCNN:
         ConfigError: an unknown builder or option, or one that is missing.
     """
     options = dict(architecture)
-    builder = options.pop("builder", None)
+    builder, nms = options.pop("builder", None), options.pop("nms", "class")
     check_choice("builder", builder, BUILDERS)
     for option in options:
         check_choice(f"option of {builder}", option, _OPTIONS)
     if "num_classes" not in options:
         raise ConfigError(f"architecture of {builder} lacks num_classes")
-    return BUILDERS[builder](**options, weights=None)
+    detector = BUILDERS[builder](**options, weights=None)
+    set_suppression(detector, nms)
+    return detector
 
 
 _OPTIONS = ("num_classes", "backbone", "neck", "norm_layer", "backbone_norm", "imgsz")

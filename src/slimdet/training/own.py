@@ -14,6 +14,7 @@ from slimdet.errors import ConfigError, DataError
 from slimdet.models import architecture
 from slimdet.models.image_size import set_image_size
 from slimdet.models.kinds import kind_of, require
+from slimdet.models.suppression import set_suppression
 from slimdet.training.settings import TrainSettings
 
 
@@ -41,7 +42,8 @@ def own_model(settings: TrainSettings, detector: nn.Module, classes: int) -> Sli
 
     Raises:
         BundleError: a bundle could not say how to build it.
-        ConfigError: it is for another number of classes, or its kind has no place in a training.
+        ConfigError: it is for another number of classes, its kind has no place in a training, or it has another
+            suppression than is asked for.
     """
     description = architecture.describe(detector)  # the end of a training is too late to find out
     require(description, "save", type(detector).__name__)
@@ -52,6 +54,8 @@ def own_model(settings: TrainSettings, detector: nn.Module, classes: int) -> Sli
         )
     if settings.distill:
         require(description, "distil", type(detector).__name__)
+    if settings.nms == "all":
+        set_suppression(detector, "all")
     model = slim(detector, settings.widths, settings.scope, norm_sharing=settings.norm_sharing)
     if settings.largest_size is not None:
         set_image_size(model, settings.largest_size)

@@ -23,11 +23,12 @@ from slimdet.models.image_size import check_image_sizes, set_image_size
 from slimdet.training.own import Own, datasets, fingerprint_of, own_model
 from slimdet.training.processes.distributed import Place, find_restarts, joined
 from slimdet.training.processes.sharing import validate_shares
+from slimdet.training.recipes import by_recipe, task_of
 from slimdet.training.safety.bundles import MODEL, keep
 from slimdet.training.safety.checkpoint import CHECKPOINT, read_checkpoint
 from slimdet.training.safety.failures import way_on
 from slimdet.training.safety.lock import run_lock
-from slimdet.training.settings import TrainSettings, write_settings
+from slimdet.training.settings import RecipeName, TrainSettings, write_settings
 from slimdet.training.start import resolved, starting_model
 from slimdet.training.statistics import calibration_batches, collect_statistics
 from slimdet.training.trainer import Trainer
@@ -70,6 +71,7 @@ class Training:
 def train(
     settings: TrainSettings | None = None,
     *,
+    recipe: RecipeName | None = None,
     out: str | Path | None = None,
     own: Own | None = None,
     callbacks: Sequence[Callback] = (),
@@ -77,15 +79,17 @@ def train(
 ) -> Training:
     """Train a model and write `runs/train-N`: settings, metrics, checkpoint and the bundle `model`.
 
-        slimdet.train(data="data.yaml", backbone="mobilenet_v2", neck="light", epochs=3)
+        slimdet.train(data="data.yaml")
+        slimdet.train(data="data.yaml", recipe="fast", widths=(0.5, 1.0))
 
     Args:
-        settings: what to train and how; the default is `TrainSettings()`.
+        settings: what to train and how, to the last value; without them the recipe decides what `fields` do not.
+        recipe: "default", "paper" or "fast" (`slimdet.training.recipes`); None is "default".
         out: the folder, in place of the next free `runs/train-N`.
         own: data sets and a detector of one's own, in place of `data`, `model` and what goes with it.
         callbacks: are told of every step, epoch, validation and checkpoint; one that is a
             `slimdet.training.watching.progress.Lines` takes the place of the lines on stderr.
-        fields: fields of `TrainSettings`, in place of those that `settings` has.
+        fields: fields of `TrainSettings`, in place of those that `settings` or the recipe has.
 
     Raises:
         SlimdetError: settings, data or weights that cannot be used, and nothing is written then; a loss that is not
@@ -93,14 +97,21 @@ def train(
         Stopped: Ctrl-C or SIGTERM. The run can be gone on with, as after all errors of the training itself.
         OSError: the disk is full.
     """
-    settings = _absolute(with_fields(settings or TrainSettings(), fields))
+    if settings is not None and recipe is not None:
+        raise ConfigError(f"recipe {recipe}: it decides what is not given, and settings are given whole; leave one out")
+    whole = settings is not None
+    settings, own = _absolute(with_fields(settings or TrainSettings(), fields)), own or Own()
     with joined() as place:
         restarts = find_restarts()
         if restarts.allowed and out is None:
             raise ConfigError("--out is missing: a training that torchrun starts again finds by it where it was")
         if restarts.done and out and place.first((Path(out) / CHECKPOINT).is_file()):
-            return _resume(Path(out), place, own or Own(), callbacks, {})
-        trainer = _prepare(settings, place, own or Own())
+            return _resume(Path(out), place, own, callbacks, {})
+        data = datasets(settings, own)
+        if not whole:
+            task = task_of(settings, own, data[0], place.world)
+            settings = place.first(_absolute(by_recipe(recipe or "default", task, fields)))
+        trainer = _prepare(settings, data, place, own)
         folder = None
         if place.main:
             folder = Path(out) if restarts.done and out else new_run_dir("train", out)
@@ -139,7 +150,7 @@ def _resume(folder: Path, place: Place, own: Own, callbacks: Sequence[Callback],
     with _locked(folder, place):
         state = read_checkpoint(file) if place.main else {}
         settings = place.first(_continued(folder, state, changes) if place.main else TrainSettings())
-        trainer = _prepare(settings, place, own, start=False)
+        trainer = _prepare(settings, datasets(settings, own), place, own, start=False)
         if place.main and state["data"] != trainer.fingerprint:
             raise DataError(
                 f"--resume {folder}: {settings.data} is not the data of this run any more (other annotations, or files "
@@ -189,11 +200,11 @@ def _locked(folder: Path, place: Place) -> AbstractContextManager[None]:
     return run_lock(folder) if place.main else nullcontext()
 
 
-def _prepare(settings: TrainSettings, place: Place, own: Own, start: bool = True) -> Trainer:
+def _prepare(settings: TrainSettings, data: tuple[Any, Any], place: Place, own: Own, start: bool = True) -> Trainer:
     torch.manual_seed(settings.seed)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    dataset, val = datasets(settings, own)
+    dataset, val = data
     if val is not None:
         check_classes(dataset.classes, val)
     parts = [part for part in (dataset, val) if isinstance(part, CocoDataset)]

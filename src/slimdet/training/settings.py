@@ -23,27 +23,34 @@ REDUCTIONS = {"sum": 0.0, "root": 0.5, "mean": 1.0}
 Detector = Literal["faster_rcnn", "mask_rcnn"]
 Neck = Literal["full", "light"]
 HeadNorm = Literal["none", "batch", "group"]
+Suppression = Literal["class", "all"]
 ScopeName = Literal["detector", "backbone"]
 WidthSampling = Literal["all", "sandwich", "range"]
 GradientReduction = Literal["sum", "root", "mean"]
 Schedule = Literal["step", "cosine"]
 Augment = Literal["none", "default", "strong"]
+RecipeName = Literal["default", "paper", "fast"]
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What decides a training; the defaults are the paper's 1x schedule, its learning rate scaled to the batch.
+    """What decides a training, to the last value.
+
+    The defaults are the paper's plain sum and 1x schedule, the learning rate scaled to the batch. Where settings are
+    not handed over as a whole, `slimdet.training.recipes` makes them of what was asked for.
 
     Raises:
         ConfigError, WidthError: a value that cannot be used.
     """
 
     data: str = ""  # DATA.yaml
+    recipe: RecipeName = "paper"  # a record: which one decided what was not asked for
     model: Detector = "faster_rcnn"
     backbone: str = "resnet50"
     neck: Neck = "full"
     head_norm: HeadNorm = "none"  # in pyramid and heads
     freeze_backbone_norm: bool = False
+    nms: Suppression = "class"  # boxes that overlap a better one: of the same class go, or of all
     weights: str = "imagenet"  # or "none", a file with the backbone's weights, or a bundle
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)  # or a WidthRange, kept as the widths that it lists
     scope: ScopeName = "detector"

@@ -19,6 +19,7 @@ from slimdet.models import architecture, builders
 from slimdet.models.image_size import set_image_size
 from slimdet.models.kinds import require
 from slimdet.models.sorting import sort_channels, sort_detector
+from slimdet.models.suppression import set_suppression
 from slimdet.training.settings import TrainSettings
 
 # What belongs to certain classes; the RPN's outputs do not, they tell objects from background.
@@ -44,7 +45,7 @@ def starting_model(
         ConfigError: a bundle of another kind of detector, or with other parts than were asked for.
     """
     weights = settings.weights
-    if weights == "bundled" or (Path(weights) / store.MODEL).is_file():
+    if is_bundle(weights):
         return _fine_tuned(settings, classes, None if blank else sort_by)
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise WeightsError(f"--weights {weights}: no such file or bundle; others are 'imagenet' and 'none'")
@@ -57,10 +58,16 @@ def starting_model(
         weights=None if blank else weights,
         imgsz=settings.largest_size,
     )
+    set_suppression(detector, settings.nms)
     if sort_by is not None and not blank:
         count = sort_channels(detector.backbone, _batches(detector, sort_by))
         logger.info("sorted the channels of %d groups of layers", count)
     return slim(detector, settings.widths, settings.scope, norm_sharing=settings.norm_sharing)
+
+
+def is_bundle(weights: str) -> bool:
+    """Whether a training's `weights` are a whole detector, to be fine-tuned."""
+    return weights == "bundled" or (Path(weights) / store.MODEL).is_file()
 
 
 def resolved(settings: TrainSettings, model: Slimmable) -> TrainSettings:
@@ -94,7 +101,7 @@ def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterab
     if made != settings.model:
         raise ConfigError(f"--weights {path} is a {made}, not a {settings.model}; say --model {made}")
     _check_parts(settings, description)
-    detector = architecture.build(description | {"num_classes": len(classes) + 1})
+    detector = architecture.build(description | {"num_classes": len(classes) + 1, "nms": settings.nms})
     given = dict(source.state_dict())
     if tuple(classes) != before:
         given = {key: value for key, value in given.items() if not _CLASS_LAYERS.match(key)}
@@ -113,6 +120,8 @@ def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterab
     logger.info("from %s: kept %d tensors, dropped %d%s", path, len(kept), len(dropped), which)
     if settings.largest_size is not None:
         set_image_size(model, settings.largest_size)
+    else:
+        logger.info("images are resized to the size that %s has; --imgsz changes it", path)
     return model
 
 

@@ -36,8 +36,21 @@ EXACT = ["--freeze-backbone-norm", "--head-norm", "group", "--distill", "1", "--
 
 
 def command(data: Path, out: Path, *flags: str) -> list[str]:
-    fixed = "--model mask_rcnn --backbone resnet18 --neck light --weights none --imgsz 64 --batch 4 --device cpu"
-    return ["slimdet", "train", "--data", str(data), "--out", str(out), *fixed.split(), "--widths", "0.5,1.0", *flags]
+    fixed = "--recipe paper --model mask_rcnn --backbone resnet18 --neck light --weights none --imgsz 64 --batch 4"
+    return [
+        "slimdet",
+        "train",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        *fixed.split(),
+        "--widths",
+        "0.5,1.0",
+        "--device",
+        "cpu",
+        *flags,
+    ]
 
 
 def in_processes(words: Sequence[str], *torchrun: str, world: int = 2) -> list[str]:

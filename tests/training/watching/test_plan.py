@@ -28,6 +28,9 @@ def test_the_block(scenes: Path) -> None:
     assert lines["widths"] == "0.5, 1.0"
     assert lines["images"] == "resized to 64 pixels (shorter side; longer side at most 88)"
     assert lines["steps"] == "20 of 2 images, 7 epochs"
+    assert lines["recipe"].startswith("paper: --backbone mobilenet_v2 --neck light --imgsz 64 --head-norm batch ")
+    assert lines["model"].endswith(" at width 1.0; from random weights")
+    assert all(sum(flag in line for line in str(found).splitlines()) == 1 for flag in found.recipe)  # none is broken
     assert lines["device"].startswith("cpu, 1 threads; bfloat16: no; ")
 
 

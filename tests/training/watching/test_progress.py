@@ -45,6 +45,13 @@ def test_pace(clock: Clock) -> None:
     assert pace.elapsed == 70
 
 
+def test_one_step_that_takes_long_tells_enough(clock: Clock) -> None:
+    pace = Pace()
+    clock.now += 100
+    pace.step(report(waited=0.0))
+    assert pace.remaining(10) == 1000
+
+
 def test_nothing_is_shown_before_it_is_known(clock: Clock, tmp_path: Path) -> None:
     pace = Pace()
     clock.now += 2

@@ -1,5 +1,7 @@
 """What a training is about to do, in one block before its first step."""
 
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +11,13 @@ from slimdet.data.coco import CocoDataset
 from slimdet.data.summary import Summary, summarize
 from slimdet.devices import bfloat16_units
 from slimdet.messages import listed
+from slimdet.training.recipes import as_flags
 
 if TYPE_CHECKING:
     from slimdet.training.trainer import Trainer
+
+
+_STARTS = {"imagenet": "ImageNet weights", "none": "random weights", "bundled": "the bundled detector"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Plan:
         steps, epochs, batch: of the training; images a step.
         device, threads: where it runs, on how many threads of the CPU.
         bf16: whether layers compute in bfloat16, and why.
+        weights: where it starts.
+        recipe: its name, and every value that recipes decide.
     """
 
     data: Summary | None
@@ -46,6 +54,8 @@ class Plan:
     device: str
     threads: int
     bf16: str
+    weights: str
+    recipe: tuple[str, ...]
 
     def __str__(self) -> str:
         """The block, a line for each thing."""
@@ -54,19 +64,26 @@ class Plan:
         lines = {
             "data": f"{self.images} images to train on, {self.val_images or 'none'} to validate on",
             "classes": f"{len(self.classes)}: {listed(self.classes)}",
-            "model": f"{self.detector}, {self.parameters / 1e6:.1f} M parameters at width 1.0",
+            "model": f"{self.detector}, {self.parameters / 1e6:.1f} M parameters at width 1.0; from {self.weights}",
             "widths": ", ".join(map(str, self.widths)),
             "images": f"resized to {size} pixels (shorter side; longer side at most {longest})",
             "steps": f"{self.steps} of {self.batch} images, {self.epochs:g} epochs",
             "device": f"{self.device}, {self.threads} threads; bfloat16: {self.bf16}",
+            "recipe": f"\n{' ' * 9}".join(_wrapped(self.recipe)),
         }
         if self.data is not None:
             small, medium, large = (f"{share:.0%}" for share in (self.data.small, self.data.medium, self.data.large))
             shares = f"at the size of training {small} small (below 32 x 32 pixels), {medium} medium, {large} large"
             lines["data"] += f" ({self.data.empty} without objects)" if self.data.empty else ""
             lines["objects"] = f"{self.data.boxes}; {shares}"
-        order = ("data", "objects", "classes", "model", "widths", "images", "steps", "device")
+        order = ("data", "objects", "classes", "model", "widths", "images", "steps", "device", "recipe")
         return "\n".join(f"{name:<8} {lines[name]}" for name in order if name in lines)
+
+
+def _wrapped(flags: Sequence[str]) -> list[str]:
+    """Lines of flags, each beside its value."""
+    glued = " ".join(flag.replace(" ", "\xa0") for flag in flags)
+    return [line.replace("\xa0", " ") for line in textwrap.wrap(glued, 110, break_on_hyphens=False)]
 
 
 def plan(state: "Trainer") -> Plan:
@@ -94,6 +111,8 @@ def plan(state: "Trainer") -> Plan:
         device=str(state.device),
         threads=torch.get_num_threads(),
         bf16=_bf16(settings.bf16, state.device),
+        weights=_STARTS.get(settings.weights, settings.weights) if described else "the weights it has",
+        recipe=(f"{settings.recipe}:", *as_flags(settings, ready=not described)),
     )
 
 

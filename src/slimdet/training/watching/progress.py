@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from slimdet.evaluation.validation import Measured
     from slimdet.training.trainer import Trainer
 
-WARM = 3  # steps after which a duration can be told; the first are slower
+WARM, SLOW = 3, 30.0  # steps, or seconds of them, after which a duration can be told; the first steps are slower
 LONG = 4 * 3600.0  # seconds from which on a training is called long
 
 
@@ -56,7 +56,7 @@ class Pace:
 
     def remaining(self, steps: int) -> float | None:
         """Seconds that `steps` more will take; None while that is not known."""
-        return steps * self.seconds if len(self.recent) >= WARM else None
+        return steps * self.seconds if len(self.recent) >= WARM or self._sum(0) >= SLOW else None
 
     def _sum(self, place: int) -> float:
         return sum(entry[place] for entry in self.recent)
@@ -152,8 +152,8 @@ def expectation(seconds: float) -> str:
     if seconds < LONG:
         return text
     return (
-        f"{text}, which is long; a smaller --imgsz, fewer --widths, fewer --epochs, a smaller --backbone or a GPU make "
-        "it shorter"
+        f"{text}, which is long; a smaller --imgsz, fewer --epochs, fewer --widths, a smaller --backbone, "
+        "--recipe fast or a GPU make it shorter"
     )
 
 
