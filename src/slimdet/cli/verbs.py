@@ -86,6 +86,7 @@ def train(
     ] = T.recalibrate,
     epochs: Annotated[Positive, "passes over the training images"] = T.epochs,
     batch: Annotated[Count, "images in a step, of all processes together"] = T.batch,
+    accumulate: Annotated[Count, "parts of a batch, computed one after another: less memory"] = T.accumulate,
     lr: Annotated[Positive | None, "peak learning rate (default 0.02 for a batch of 16, scaled to --batch)"] = T.lr,
     schedule: Annotated[settings.Schedule, "x 0.1 at 2/3 and 11/12, or a cosine to zero"] = T.schedule,
     warmup: Annotated[Natural, "steps of linear warm-up"] = T.warmup,
@@ -97,6 +98,9 @@ def train(
         Sides | None, "shorter side of images, pixels; or a range, 128-256 (default: the neck's)"
     ] = T.imgsz,
     bf16: Annotated[bool, "compute in bfloat16"] = T.bf16,
+    checkpoint_activations: Annotated[
+        bool, "keep less for the backward pass and compute it again: less memory, longer"
+    ] = T.checkpoint_activations,
     device: Device = T.device,
     seed: Annotated[Natural, "of everything drawn at random"] = T.seed,
     workers: Annotated[Natural, "processes that read images"] = T.workers,
