@@ -115,6 +115,26 @@ def test_widths_at_other_sizes_learn_from_the_widest_and_get_statistics(scenes: 
     assert card.read(run.model).calibrations["0.5"]["images"] >= 4
 
 
+def test_the_best_bundle_of_a_range_gets_statistics_too(scenes: Path, tmp_path: Path) -> None:
+    options = {"width_sampling": "range", "recalibrate": 4, "evaluate": True, "epochs": 2}
+    run = train(small_settings(scenes, **options), out=tmp_path / "run")
+    best = card.read(run.run / "best")
+    assert best.calibrations == card.read(run.model).calibrations
+    assert best.metrics.keys() == run.widths.keys()
+    first = json.loads((run.run / "validation.jsonl").read_text().splitlines()[0])
+    assert best.training["steps"] == first["step"]  # all scores are 0, and the first of equals is kept
+
+
+def test_a_step_in_parts_is_the_step(scenes: Path, tmp_path: Path) -> None:
+    one = train(small_settings(scenes, head_norm="group", freeze_backbone_norm=True, clip=1e9), out=tmp_path / "one")
+    options = {"accumulate": 2, "checkpoint_activations": True}
+    settings = small_settings(scenes, head_norm="group", freeze_backbone_norm=True, clip=1e9, **options)
+    two = train(settings, out=tmp_path / "two")
+    found, expected = slimdet.load(two.model).state_dict(), slimdet.load(one.model).state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=2e-5)
+
+
 def test_a_run_divides_the_gradients_of_shared_weights(scenes: Path, tmp_path: Path) -> None:
     momenta = {}
     for choice in ("sum", "root", "mean"):
@@ -153,11 +173,11 @@ def weights(run: Path) -> bytes:
 @pytest.mark.parametrize(
     "options",
     [
-        {"ema": 0.9, "workers": 2, "distill": 1.0, "schedule": "cosine"},
+        {"ema": 0.9, "workers": 2, "distill": 1.0, "schedule": "cosine", "accumulate": 2},
         {"width_sampling": "range", "recalibrate": 4, "model": "mask_rcnn"},
         {"width_sampling": "sandwich", "widths": (0.25, 0.5, 0.75, 1.0), "imgsz": (32, 64), "augment": "strong"},
     ],
-    ids=["average, workers, teaching", "range of widths, masks", "sandwich, range of sizes"],
+    ids=["average, workers, teaching, parts", "range of widths, masks", "sandwich, range of sizes"],
 )
 def test_an_interrupted_run_resumes_to_the_same_weights(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any]

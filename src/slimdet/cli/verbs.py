@@ -96,6 +96,7 @@ def train(
     ] = T.recalibrate,
     epochs: Annotated[Positive, "passes over the training images"] = BY_RECIPE,
     batch: Annotated[Count, "images in a step, of all processes together"] = BY_RECIPE,
+    accumulate: Annotated[Count, "parts of a batch, computed one after another: less memory"] = T.accumulate,
     lr: Annotated[Positive | None, "peak learning rate"] = BY_RECIPE,
     schedule: Annotated[settings.Schedule, "x 0.1 at 2/3 and 11/12, or a cosine to zero"] = BY_RECIPE,
     warmup: Annotated[Natural, "steps of linear warm-up"] = BY_RECIPE,
@@ -105,6 +106,9 @@ def train(
     augment: Annotated[settings.Augment, "flip; strong: scale, colour, crop too"] = T.augment,
     imgsz: Annotated[Sides | None, "shorter side of images, pixels; or a range, 128-256"] = BY_RECIPE,
     bf16: Annotated[bool, "compute in bfloat16"] = T.bf16,
+    checkpoint_activations: Annotated[
+        bool, "keep less for the backward pass and compute it again: less memory, longer"
+    ] = T.checkpoint_activations,
     device: Device = T.device,
     seed: Annotated[Natural, "of everything drawn at random"] = T.seed,
     workers: Annotated[Natural, "processes that read images"] = T.workers,

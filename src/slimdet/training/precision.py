@@ -4,6 +4,9 @@ Under one `torch.autocast` around a whole detector torchvision makes anchors in 
 proposals, ground truth and regression targets in the type of the anchors. bfloat16 has 8 bits: 300.3 and 301.6 become
 300 and 302, and a box that rounds to nothing has a target of minus infinity. So only the parts that are made of layers
 compute in bfloat16; what they return is float32 again, and so are anchors, boxes, targets and losses.
+
+Depthwise convolutions on a CPU stay in float32: in bfloat16 their backward pass takes twice as long, and the step is no
+faster than in float32 (benchmarks/training/step.json).
 """
 
 from collections.abc import Callable, Iterator
@@ -33,13 +36,30 @@ def bfloat16_layers(detector: nn.Module, enabled: bool = True) -> Iterator[None]
     """
     modules = dict(detector.named_modules()) if enabled else {}
     parts = [modules[name] for name in _LAYERS if name in modules]
+    depthwise = [layer for part in parts for layer in part.modules() if _slow_in_bfloat16(layer)]
+    for layer in depthwise:
+        layer.__dict__["forward"] = _in_float32(layer)
     for part in parts:
         part.__dict__["forward"] = _in_bfloat16(part)
     try:
         yield
     finally:
-        for part in parts:
-            del part.__dict__["forward"]  # the class's method is seen again
+        for module in (*parts, *depthwise):
+            del module.__dict__["forward"]  # the class's method is seen again
+
+
+def _slow_in_bfloat16(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1 and layer.weight.device.type == "cpu"
+
+
+def _in_float32(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    forward = layer.forward
+
+    def run(input: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return forward(input.float())
+
+    return run
 
 
 def _in_bfloat16(part: nn.Module) -> Callable[..., Any]:

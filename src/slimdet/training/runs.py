@@ -1,5 +1,6 @@
 """A training from settings and data to a bundle, in a folder of its own; what was interrupted goes on there."""
 
+import copy
 import logging
 import math
 import sys
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import torch
 
+from slimdet.bundle import card, store
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.check import image_faults
 from slimdet.data.coco import CocoDataset
@@ -24,7 +26,7 @@ from slimdet.training.own import Own, datasets, fingerprint_of, own_model
 from slimdet.training.processes.distributed import Place, find_restarts, joined
 from slimdet.training.processes.sharing import validate_shares
 from slimdet.training.recipes import by_recipe, task_of
-from slimdet.training.safety.bundles import MODEL, keep
+from slimdet.training.safety.bundles import BEST, MODEL, keep
 from slimdet.training.safety.checkpoint import CHECKPOINT, read_checkpoint
 from slimdet.training.safety.failures import way_on
 from slimdet.training.safety.lock import run_lock
@@ -44,6 +46,7 @@ FREE = (
     "device",
     "workers",
     "threads",
+    "checkpoint_activations",
     "save_every",
     "evaluate",
     "val_every",
@@ -277,10 +280,27 @@ def _finish(trainer: Trainer) -> Training:
         if settings.evaluate and val is not None:
             metrics = validate_shares(kept, val, trainer.dataset.classes, trainer.device, place)
             keep(trainer, MODEL, metrics, calibrations)
+        if settings.statistics_images:
+            _finish_best(trainer)
     except (SlimdetError, OSError, RuntimeError, MemoryError) as error:
         text = "%s is trained and whole, but what follows a training failed: %s; do it again with: %s"
         logger.warning(text, path, first_line(error), way_on(trainer))
     return Training(trainer.folder, path, trainer.step, metrics)
+
+
+def _finish_best(trainer: Trainer) -> None:
+    """Give the best bundle, if there is one, what the last one got: statistics of its weights, all numbers."""
+    path, place = trainer.folder / BEST, trainer.place
+    if not place.first(path.is_dir()):
+        return
+    model = copy.deepcopy(trainer.result)
+    if place.main:
+        model.load_state_dict(store.load(path).state_dict())
+    place.copy_first(model)
+    calibrations = recalibrate(model, trainer)
+    metrics = validate_shares(model, trainer.val, trainer.dataset.classes, trainer.device, place)
+    if place.main:
+        store.save(model, path, card.read(path).record(store.weights_of(model), metrics, calibrations))
 
 
 def recalibrate(model: Slimmable, trainer: Trainer) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class TrainSettings:
     recalibrate: int | None = None  # training images whose statistics the norms get at the end; None: 512 for a range
     epochs: float = 12.0
     batch: int = 16
+    accumulate: int = 1  # parts in which a batch is computed, one after another
     lr: float | None = None  # 0.02 for 16 images a step
     schedule: Schedule = "step"  # x 0.1 at 2/3 and 11/12 of the epochs, or a cosine
     warmup: int = 500
@@ -74,6 +75,7 @@ class TrainSettings:
     augment: Augment = "default"
     imgsz: int | tuple[int, int] | None = None  # shorter side; a range: see `sampled_sizes`; None: the neck's
     bf16: bool = False
+    checkpoint_activations: bool = False  # less memory, longer: see `recomputed_backbone`
     device: str = "auto"
     seed: int = 0
     workers: int = 0
@@ -99,6 +101,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise ConfigError(f"--{name.replace('_', '-')} {value} is below {low}")
+        if self.accumulate > self.batch:
+            raise ConfigError(f"--accumulate {self.accumulate} makes more parts than --batch {self.batch} has images")
         if not 0 <= self.widest_only < 1:
             raise ConfigError(f"--widest-only {self.widest_only} is not at least 0 and below 1")
         if isinstance(self.imgsz, list | tuple):
@@ -159,6 +163,7 @@ def write_settings(folder: Path, settings: TrainSettings) -> None:
 _LEAST = {
     "epochs": 0,
     "batch": 1,
+    "accumulate": 1,
     "warmup": 0,
     "clip": 0,
     "ema": 0,

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from slimdet.core.sliced import Sliced
 from slimdet.core.slimmable import Slimmable
+from slimdet.training.activations import recomputed_backbone
 from slimdet.training.distillation import Watched, distillation_losses, watch
+from slimdet.training.pooling import matrix_pooling
 from slimdet.training.precision import bfloat16_layers
 from slimdet.training.processes.distributed import Place
 from slimdet.training.processes.sharing import Samples, Share
@@ -34,7 +36,8 @@ def accumulate_gradients(
         model: in training mode.
         images, targets: as the detector takes them.
         widths: the widest first where it teaches the others.
-        settings: `distill`, `distill_parts`, `loss_exponent` and `bf16` of them; without them the paper's step.
+        settings: `distill`, `distill_parts`, `loss_exponent`, `bf16` and `checkpoint_activations` of them; without them
+            the paper's step.
         teacher: a detector of its own, in training mode, that teaches all widths in place of the widest.
         share: which images of the step these are; by default all.
 
@@ -51,7 +54,8 @@ def accumulate_gradients(
             taught = _lesson(teacher, images, targets, settings.bf16)
     for width in widths:
         twin = model.twin(width)
-        with bfloat16_layers(twin, settings.bf16), share.sampled(twin, width) as samples:
+        recomputed = recomputed_backbone(twin, settings.checkpoint_activations)
+        with bfloat16_layers(twin, settings.bf16), recomputed, matrix_pooling(), share.sampled(twin, width) as samples:
             if not distill:
                 parts = model(images, targets, width=width)
             else:
@@ -65,7 +69,7 @@ def accumulate_gradients(
             weights = share.weights(parts, samples.counts | lesson.taught())
             parts = {name: weights[name] * value.float() for name, value in parts.items()}
             total = torch.stack(list(parts.values())).sum()
-        (total * width**-settings.loss_exponent).backward()
+            (total * width**-settings.loss_exponent).backward()
         losses[width] = {name: value.detach() for name, value in parts.items()}
     return losses
 

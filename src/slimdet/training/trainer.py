@@ -165,7 +165,12 @@ class Trainer:
         taught = replace(settings, distill=ramp * settings.distill)
         share = Share(self.place, self._images_of(self.step), settings.seed, self.step)
         self.optimizer.zero_grad()
-        losses = accumulate_gradients(self.model, images, targets, widths, taught, self.teacher, share)
+        losses: dict[float, dict[str, Tensor]] = {width: {} for width in widths}
+        for part in share.split(images, targets, settings.accumulate):
+            found = accumulate_gradients(self.model, *part[:2], widths, taught, self.teacher, part[2])
+            for width, parts in found.items():
+                for name, value in parts.items():
+                    losses[width][name] = losses[width].get(name, 0) + value
         parameters = self.optimizer.param_groups[0]["params"]
         numbers = [value for parts in losses.values() for value in parts.values()]
         self._signals = torch.tensor(float(self._flag.signal or 0), device=self.device)  # of all processes, in a moment

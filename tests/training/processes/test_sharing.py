@@ -21,6 +21,22 @@ def test_every_image_belongs_to_one_process() -> None:
     assert (list(idle.own), idle.weight) == ([0], 0)  # repeats the first and counts for nothing
 
 
+def test_a_step_in_parts_has_every_image_once() -> None:
+    images = list("abcdefg")
+
+    def parts(rank: int, world: int, count: int) -> list[tuple[str, list[int], float]]:
+        share = Share(Place(rank, world), len(images))
+        own: list[Any] = [images[place] for place in share.own]
+        return [("".join(some), list(it.own), it.weight) for some, _, it in share.split(own, own, count)]
+
+    assert parts(0, 1, 1) == [("abcdefg", list(range(7)), 1)]
+    assert parts(0, 1, 3) == [("adg", [0, 3, 6], 3 / 7), ("be", [1, 4], 2 / 7), ("cf", [2, 5], 2 / 7)]
+    assert parts(0, 2, 2) == [("ae", [0, 4], 2 / 7), ("cg", [2, 6], 2 / 7)]
+    assert parts(1, 2, 2) == [("bf", [1, 5], 2 / 7), ("d", [3], 1 / 7)]
+    assert parts(1, 3, 3)[2] == ("b", [0], 0)  # no image is left for the process: it repeats one, which counts nothing
+    assert len(parts(0, 1, 9)) == 7
+
+
 def drawn(share: Share, width: float = 1.0) -> list[list[int]]:
     """The anchors sampled in each of a process's images."""
     model: Any = tiny_model().twin(1.0)
@@ -76,6 +92,8 @@ def test_losses_count_by_what_they_are_means_over() -> None:
         "distill_classes": 0.75,  # 90 of 120
         "own_loss": 0.5,  # 2 of 4 images
     }
+    of_two_parts = Share(Others(0, 2), 4, seed=0, part=1, parts=2).weights(losses, counts)
+    assert float(of_two_parts["loss_objectness"]) == 0.125  # 10 of 40, of half the images
     alone = Share(Place(), 4, seed=0).weights(losses, counts)
     assert set(alone.values()) == {1.0}
 

@@ -11,7 +11,7 @@ over the process's own images. Frozen norms and norms in groups do not look at o
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -60,22 +60,42 @@ class Share:
         images: of the whole step.
         seed: the training's; None leaves the samples to torch's generator.
         step: its number.
+        part, parts: of a step in several parts, one after another: which part of the process's images these are.
     """
 
     place: Place
     images: int
     seed: int | None = None
     step: int = 0
+    part: int = 0
+    parts: int = 1
+
+    def of(self, rank: int) -> range:
+        """The places in the step of a process's images."""
+        return range(rank + self.part * self.place.world, self.images, self.parts * self.place.world)
 
     @property
     def own(self) -> range:
         """The places in the step of this process's images."""
-        return range(self.place.rank, self.images, self.place.world) or range(1)
+        return self.of(self.place.rank) or range(1)
 
     @property
     def weight(self) -> float:
         """This process's part of the step's images, 0..1."""
-        return len(range(self.place.rank, self.images, self.place.world)) / self.images
+        return len(self.of(self.place.rank)) / self.images
+
+    def split(
+        self, images: list[Tensor], targets: list[Any], parts: int
+    ) -> Iterator[tuple[list[Tensor], list[Any], "Share"]]:
+        """The images and targets of this process in several parts, each with its share of the step.
+
+        Processes have the same number of parts; one without an image for a part repeats its first.
+        """
+        for part in range(parts):
+            share = replace(self, part=part, parts=parts)
+            if share.of(0):
+                chosen = slice(part, None, parts) if share.of(self.place.rank) else slice(1)
+                yield images[chosen], targets[chosen], share
 
     @contextmanager
     def sampled(self, detector: nn.Module, width: float = 1.0) -> Iterator[Samples]:
@@ -105,7 +125,8 @@ class Share:
         if self.place.world == 1 or not counts:
             return weights
         own = torch.stack([count.double() for count in counts.values()]) * (self.weight > 0)
-        part = dict(zip(counts, (own / self.place.sum(own.clone()).clamp_min(1)).float(), strict=True))
+        of_step = sum(len(self.of(rank)) for rank in range(self.place.world)) / self.images
+        part = dict(zip(counts, (of_step * own / self.place.sum(own.clone()).clamp_min(1)).float(), strict=True))
         return weights | {name: part[_MEAN_OVER[name]] for name in losses if _MEAN_OVER.get(name) in part}
 
 

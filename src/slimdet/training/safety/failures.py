@@ -38,7 +38,8 @@ def explained(error: BaseException, trainer: "Trainer", whole: bool) -> BaseExce
         settings = trainer.settings
         return ConfigError(
             f"out of memory at step {trainer.step} ({first_line(error)}): train anew with a smaller --batch (now "
-            f"{settings.batch}) or --imgsz, or go on where there is more; {_kept(trainer)}"
+            f"{settings.batch}) or --imgsz, with --accumulate or --checkpoint-activations, or go on where there is "
+            f"more; {_kept(trainer)}"
         )
     if isinstance(error, SlimdetError) and whole:
         return type(error)(f"{error}; {_kept(trainer)}")
