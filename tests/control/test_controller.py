@@ -77,9 +77,9 @@ def test_a_load_that_comes_narrows_at_once_and_one_that_goes_widens_after_a_whil
 
 def test_headroom_must_last() -> None:
     controller = Controller(COSTS, ControlSettings(hold_s=2))
-    assert controller.choose(0, 12).rung == 2
+    assert controller.choose(0, 13).rung == 2
     assert controller.choose(1, 40).rung == 2
-    assert controller.choose(2, 12).rung == 2  # no headroom: the wait begins anew
+    assert controller.choose(2, 13).rung == 2  # no headroom: the wait begins anew
     assert controller.choose(2.5, 40).rung == 2
     assert controller.choose(4.4, 20).rung == 2
     assert controller.choose(4.6, 40).rung == 3  # what has fitted all the time
@@ -89,7 +89,7 @@ def test_headroom_must_last() -> None:
 def test_each_time_that_a_wider_rung_did_not_stay_the_wait_is_longer() -> None:
     controller, now, waits = Controller(COSTS), 0.0, []
     for _ in range(4):
-        controller.choose(now, 12)
+        controller.choose(now, 13)
         began = now
         while controller.choose(now, 40).rung == 2:
             now += 0.1
