@@ -3,8 +3,7 @@
     python benchmarks/recipes/suppression.py --shared ../shared [--only NAME]
 
 `bounds`: the training objects of five sets as if they had been detected without a mistake. The share of them that
-suppression leaves is the highest recall that a detector can have; `crossings`, the share of objects at the place of one
-of another class, is what `slimdet.training.recipes` decides by.
+suppression leaves is the highest recall that a detector can have.
 
 `measured`: the bundled detector on animalpose and on everyday's photographs of the same five classes, and a short
 training, at width 1.0 alone, on drawn cards, whose classes look alike. Both ways are measured on the same weights.
@@ -24,7 +23,6 @@ from torchvision.ops import batched_nms, box_convert
 import slimdet
 from slimdet.bundle import manifest
 from slimdet.data.coco import CocoDataset, read_coco
-from slimdet.data.summary import crossings
 from slimdet.evaluation.validation import measure
 from slimdet.files import atomic_write
 from slimdet.models.suppression import SUPPRESSIONS, set_suppression
@@ -50,7 +48,7 @@ def bound(annotations: Path) -> dict[str, Any]:
     groups = {"class": image * (label.max() + 1) + label, "all": image}
     left = {kind: len(batched_nms(boxes, torch.ones(len(boxes)), group, THRESHOLD)) for kind, group in groups.items()}
     recall = {kind: round(count / len(boxes), 4) for kind, count in left.items()}
-    return {"objects": len(boxes), "crossings": round(crossings(records), 4), "recall": recall}
+    return {"objects": len(boxes), "recall": recall}
 
 
 def compared(model: Path, val: CocoDataset) -> dict[str, Any]:

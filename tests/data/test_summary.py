@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from slimdet.data.formats.records import Records
-from slimdet.data.summary import crossings, summarize
+from slimdet.data.summary import summarize
 
 
 def coco(*annotations: Any) -> dict[str, Any]:
@@ -60,14 +59,3 @@ def test_faulty_records_and_crowds_are_left_out(faulty: Any) -> None:
 def test_nothing_is_no_fault() -> None:
     found = summarize({"images": [], "categories": [], "annotations": []}, size=(100, 100))
     assert (found.boxes, found.small, found.medium, found.large, found.width) == (0, 0, 0, 0, 0)
-
-
-def test_objects_at_the_place_of_one_of_another_class() -> None:
-    apart = [box(1, 4, 20, 20), box(1, 4, 20, 20), box(2, 9, 20, 20)]  # the same class, and another image
-    half = [box(3, 4, 20, 10), box(3, 9, 20, 20)]  # IoU 0.5, which suppression leaves
-    assert crossings(Records.of([[*apart, *half]])) == 0
-    third = box(3, 9, 20, 11)
-    assert crossings(Records.of([[third, *half, *apart]])) == pytest.approx(2 / 6)
-    assert crossings(Records.of([[third | {"iscrowd": 1}, *half]])) == 0
-    assert crossings(Records.of([[third, *half, *apart]]), most=3) == 0
-    assert crossings(Records.of([])) == 0

@@ -19,7 +19,7 @@ from slimdet.models.suppression import set_suppression
 def detector() -> Any:
     """It finds many boxes, of two classes at nearly the same places."""
     torch.manual_seed(0)
-    made = builders.faster_rcnn(3, backbone="resnet18", neck="light", weights=None, norm_layer="batch", imgsz=64)
+    made: Any = builders.faster_rcnn(3, backbone="resnet18", neck="light", weights=None, norm_layer="batch", imgsz=64)
     made.roi_heads.score_thresh = 0.0
     return made.eval()
 

@@ -34,7 +34,6 @@ def test_what_is_asked_for_is_not_decided(name: Any) -> None:
         "neck": "full",
         "imgsz": 96,
         "head_norm": "group",
-        "nms": "class",
         "sort": False,
         "width_sampling": "all",
         "distill": 0.5,
@@ -49,7 +48,7 @@ def test_what_is_asked_for_is_not_decided(name: Any) -> None:
         "epochs": 2.0,
     }
     assert asked.keys() == set(DECIDES)
-    for task in (SMALL, replace(LARGE, exclusive=True, masks=True, distil=False)):
+    for task in (SMALL, replace(LARGE, masks=True, distil=False)):
         assert by_recipe(name, task, asked) == TrainSettings(recipe=name, **asked)
         assert by_recipe(name, task, dict.fromkeys(DECIDES)) == by_recipe(name, task, {})
 
@@ -100,10 +99,10 @@ def test_a_detector_that_is_there_keeps_its_parts() -> None:
 def test_the_task_of_a_training(scenes: Path, trained: Path) -> None:
     data = CocoDataset(scenes.parent / "annotations.json", scenes.parent / "images")
     asked = small_settings(scenes)
-    assert task_of(asked, Own(), data, 2) == Task(images=6, processes=2, exclusive=True)
+    assert task_of(asked, Own(), data, 2) == Task(images=6, processes=2)
     assert task_of(replace(asked, weights=str(trained / "model"), model="mask_rcnn"), Own(), data).ready
     fcos = task_of(asked, Own(detector=fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3)), data)
-    assert (fcos.ready, fcos.distil, fcos.exclusive) == (True, False, False)
+    assert (fcos.ready, fcos.distil) == (True, False)
 
 
 def test_values_as_flags() -> None:
@@ -111,11 +110,20 @@ def test_values_as_flags() -> None:
     assert {"--sort", "--ema 0.99", "--imgsz 64-96", "--distill-parts features,classes", "--epochs 12"} <= set(flags)
     assert not any(flag.startswith("--lr") for flag in flags)  # not decided
     assert "--no-sort" in as_flags(TrainSettings())
-    assert not any(flag.startswith(("--backbone", "--nms")) for flag in as_flags(TrainSettings(), ready=True))
+    assert not any(
+        flag.startswith(("--backbone", "--sort", "--no-sort")) for flag in as_flags(TrainSettings(), ready=True)
+    )
 
 
 def test_a_run_stores_what_is_trained(scenes: Path, tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"data": scenes, "weights": "none", "widths": (0.5, 1.0), "imgsz": 64, "batch": 6}
+    asked: dict[str, Any] = {
+        "data": scenes,
+        "weights": "none",
+        "widths": (0.5, 1.0),
+        "imgsz": 64,
+        "batch": 6,
+        "nms": "all",
+    }
     run = slimdet.train(recipe="fast", out=tmp_path / "run", epochs=1, evaluate=False, device="cpu", **asked).run
     stored = json.loads((run / "settings.json").read_text())
     assert {name: stored[name] for name in ("recipe", "backbone", "neck", "imgsz", "batch", "epochs", "lr")} == {
@@ -127,7 +135,7 @@ def test_a_run_stores_what_is_trained(scenes: Path, tmp_path: Path) -> None:
         "epochs": 1,
         "lr": pytest.approx(RECIPES["fast"].lr * 6 / 8),
     }
-    assert manifest.read(run / "model").architecture["nms"] == "all"  # the scenes' classes exclude each other
+    assert manifest.read(run / "model").architecture["nms"] == "all"
     with pytest.raises(ConfigError, match=r"--resume .*: leave out --recipe, --lr"):
         resume(run, recipe="paper", lr=1.0)
     assert resume(run, epochs=2).steps == 2

@@ -72,15 +72,15 @@ def test_losses_fall(trained: Path) -> None:
 
 
 def test_the_widest_may_be_alone_at_first(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[float]] = []
+    seen: list[tuple[list[float], float]] = []
 
     def no_step(*args: Any) -> dict[float, dict[str, torch.Tensor]]:
-        seen.append(args[3])
+        seen.append((args[3], args[4].distill))
         return {}
 
     monkeypatch.setattr(trainer, "accumulate_gradients", no_step)
-    train(small_settings(scenes, widest_only=0.5, epochs=4 / 3), out=tmp_path / "late")  # 4 steps
-    assert seen == [[1.0], [1.0], [1.0, 0.5], [1.0, 0.5]]
+    train(small_settings(scenes, widest_only=0.5, distill=2, epochs=8 / 3), out=tmp_path / "late")  # 8 steps
+    assert seen == [([1.0], 0)] * 4 + [([1.0, 0.5], weight) for weight in (0, 1, 2, 2)]  # taught more and more
 
 
 def test_every_width_sees_the_batch_at_a_size_of_its_own(

@@ -75,7 +75,7 @@ def train(
     head_norm: Annotated[settings.HeadNorm, "norm layers in pyramid and heads"] = BY_RECIPE,
     nms: Annotated[
         settings.Suppression, "a box that overlaps a better one goes: of the same class, or of all classes"
-    ] = BY_RECIPE,
+    ] = T.nms,
     freeze_backbone_norm: Annotated[bool, "keep the backbone's norm layers as they were"] = T.freeze_backbone_norm,
     weights: Annotated[Start, "start: imagenet, none, a FILE with a backbone, or a BUNDLE to fine-tune"] = T.weights,
     widths: Annotated[Widths, "widths to train, 1.0 among them, or a range, 0.25-1.0"] = T.widths,

@@ -10,7 +10,6 @@ import numpy as np
 
 from slimdet.data.annotations import sides
 from slimdet.data.check import load
-from slimdet.data.formats.records import Records
 
 SMALL, MEDIUM = 32.0, 96.0  # COCO's limits: pixels of the side of a square of the same area
 
@@ -106,27 +105,3 @@ def _is_sound(one: Any, images: Mapping[Any, Any], names: Mapping[Any, str]) -> 
         return known and not one.get("iscrowd") and bool(0 < width < np.inf and 0 < height < np.inf)
     except (TypeError, KeyError, ValueError, AttributeError):
         return False
-
-
-def crossings(annotations: Records, most: int = 100_000) -> float:
-    """Share of the objects, 0..1, that stand where an object of another class does (IoU of their boxes above 0.5).
-
-    Args:
-        annotations: COCO's, without odd ones.
-        most: objects that are looked at.
-    """
-    order = np.argsort(annotations.image_id, kind="stable")
-    order = order[np.nan_to_num(annotations.iscrowd)[order] == 0][:most]
-    image, label = annotations.image_id[order], annotations.category_id[order]
-    low, sides = np.split(annotations.bbox[order], 2, axis=1)  # [N, 2]
-    high, area = low + sides, sides.prod(1)
-    found = np.zeros(len(order), bool)
-    for step in range(1, len(order)):  # each with the one `step` places behind it
-        same = image[step:] == image[:-step]
-        if not same.any():
-            break
-        shared = (np.minimum(high[step:], high[:-step]) - np.maximum(low[step:], low[:-step])).clip(0).prod(1)
-        crossing = same & (label[step:] != label[:-step]) & (3 * shared > area[step:] + area[:-step])
-        found[step:] |= crossing
-        found[:-step] |= crossing
-    return float(found.mean()) if len(found) else 0.0

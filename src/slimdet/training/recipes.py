@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-from slimdet.data.coco import CocoDataset
-from slimdet.data.summary import crossings
 from slimdet.devices import choose_device
 from slimdet.models.kinds import kind_of
 from slimdet.training.own import Own
@@ -22,7 +20,7 @@ from slimdet.training.start import is_bundle
 
 # What a recipe decides where it was not asked for, in the order in which it is told.
 DECIDES = (
-    *("backbone", "neck", "imgsz", "head_norm", "nms", "sort", "width_sampling", "distill", "distill_parts"),
+    *("backbone", "neck", "imgsz", "head_norm", "sort", "width_sampling", "distill", "distill_parts"),
     *("gradient_reduction", "widest_only", "batch", "lr", "warmup", "schedule", "ema", "epochs"),
 )
 BUILT = ("backbone", "neck", "imgsz", "head_norm", "sort")  # what a detector that is there already has
@@ -35,7 +33,6 @@ GB_PER_IMAGE = 2.5  # of a GPU's memory: ResNet-50, the full neck, 800 pixels
 MOST_EPOCHS = 100
 WARMUP = 500  # steps, or a fifth of the training where that is less
 LATE = (2000, 0.3)  # from so many steps on the widest is trained alone for the first part
-EXCLUSIVE = 0.005  # share of objects at the place of one of another class, below which classes exclude each other
 
 logger = logging.getLogger("slimdet")
 
@@ -78,7 +75,6 @@ class Task:
         gpu: whether the device is one of NVIDIA's, and how many GB of memory it has.
         processes: that train together.
         ready: the detector is there already: a bundle's, or one that was handed over. Its parts are not chosen.
-        exclusive: classes exclude each other: (nearly) no two objects of different classes stand at one place.
         masks, distil: whether the detector has masks, and can be taught.
     """
 
@@ -87,7 +83,6 @@ class Task:
     memory_gb: float = 0.0
     processes: int = 1
     ready: bool = False
-    exclusive: bool = False
     masks: bool = False
     distil: bool = True
 
@@ -97,14 +92,12 @@ def task_of(asked: TrainSettings, own: Own, dataset: Any, processes: int = 1) ->
     device = choose_device(asked.device)
     gpu = device.type == "cuda"
     kind = kind_of({"builder": asked.model} if own.detector is None else own.detector)
-    several = isinstance(dataset, CocoDataset) and len(dataset.classes) > 1
     return Task(
         images=len(dataset),
         gpu=gpu,
         memory_gb=torch.cuda.get_device_properties(device).total_memory / 2**30 if gpu else 0.0,
         processes=processes,
         ready=own.detector is not None or is_bundle(asked.weights),
-        exclusive=several and own.detector is None and crossings(dataset.coco["annotations"]) < EXCLUSIVE,
         masks=kind.masks,
         distil=kind.distil,
     )
@@ -146,7 +139,7 @@ def as_flags(settings: TrainSettings, ready: bool = False) -> list[str]:
         settings: of the training.
         ready: leave out how a detector is built, for it was handed over.
     """
-    names = [name for name in DECIDES if not (ready and name in (*BUILT, "nms"))]
+    names = [name for name in DECIDES if not (ready and name in BUILT)]
     return [_flag(name, getattr(settings, name)) for name in names if getattr(settings, name) is not None]
 
 
@@ -166,8 +159,6 @@ def _of_detector(recipe: Recipe, task: Task) -> dict[str, Any]:
         found["distill_parts"] = (*TrainSettings.distill_parts, "masks")
     if not task.distil:
         found["distill"] = 0.0
-    if task.exclusive:
-        found["nms"] = "all"
     if task.ready:
         found = {key: value for key, value in found.items() if key not in BUILT}
     return found

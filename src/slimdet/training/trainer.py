@@ -161,7 +161,7 @@ class Trainer:
             widths = widths[:1]
         for width, size in zip(widths, sampled_sizes(settings, widths, draw), strict=bool(settings.sizes)):
             resize_shorter_side(self.model.twin(width), size)
-        ramp = min(1.0, 4 * (self.step - alone) / self.total)  # an early teacher knows nothing yet
+        ramp = min(1.0, 4 * max(0, self.step - alone) / self.total)  # an early teacher knows nothing yet
         taught = replace(settings, distill=ramp * settings.distill)
         share = Share(self.place, self._images_of(self.step), settings.seed, self.step)
         self.optimizer.zero_grad()
