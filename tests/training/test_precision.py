@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn, retinanet_resnet50_fpn
 
+from slimdet.models import builders
 from slimdet.training.precision import bfloat16_layers
 
 
@@ -70,3 +71,18 @@ def test_the_layers_do_compute_in_bfloat16_and_are_left_as_they_were() -> None:
     handle.remove()
     assert kinds == [torch.bfloat16, torch.float32]
     assert "forward" not in vars(detector.backbone)
+
+
+@pytest.mark.parametrize(("backbone", "expected"), [("resnet18", torch.bfloat16), ("mobilenet_v2", torch.float32)])
+def test_a_backbone_with_depthwise_convolutions_stays_in_float32(backbone: str, expected: torch.dtype) -> None:
+    detector = builders.faster_rcnn(2, backbone, "light", None, imgsz=64).eval()
+    kinds: dict[str, torch.dtype] = {}
+    for name, layer in detector.named_modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda module, given, output, name=name: kinds.update({name: output.dtype}))
+    with torch.no_grad(), bfloat16_layers(detector):
+        detector([torch.rand(3, 64, 64)])
+    body = {kind for name, kind in kinds.items() if name.startswith("backbone.body")}
+    assert body == {expected}
+    assert {kind for name, kind in kinds.items() if not name.startswith("backbone.body")} == {torch.bfloat16}
+    assert not any("forward" in vars(module) for module in detector.modules())

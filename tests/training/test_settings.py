@@ -72,6 +72,7 @@ def test_widths_that_are_validated_on_the_way() -> None:
         ({"widths": (0.5,)}, WidthError, r"must contain 1\.0"),
         ({"epochs": -1}, ConfigError, "--epochs -1 is below 0"),
         ({"loss_exponent": -1}, ConfigError, "--loss-exponent -1 is below 0"),
+        ({"accumulate": 5, "batch": 4}, ConfigError, "--accumulate 5 makes more parts than --batch 4 has images"),
         ({"widest_only": 1}, ConfigError, "--widest-only 1 is not at least 0 and below 1"),
         ({"val_widths": (0.3,)}, ConfigError, r"--val-widths 0\.3: trained are \(0\.25, 0\.5, 0\.75, 1\.0\)"),
         ({"widths": WidthRange(0.25), "freeze_backbone_norm": True}, ConfigError, "--freeze-backbone-norm"),

@@ -5,8 +5,8 @@ proposals, ground truth and regression targets in the type of the anchors. bfloa
 300 and 302, and a box that rounds to nothing has a target of minus infinity. So only the parts that are made of layers
 compute in bfloat16; what they return is float32 again, and so are anchors, boxes, targets and losses.
 
-Depthwise convolutions on a CPU stay in float32: in bfloat16 their backward pass takes twice as long, and the step is no
-faster than in float32 (benchmarks/training/step.json).
+Backbones with depthwise convolutions (MobileNet, EfficientNet) stay in float32 on a CPU: there these take twice as long
+backwards in bfloat16, and what their neighbours gain goes into conversions (benchmarks/training/step.json).
 """
 
 from collections.abc import Callable, Iterator
@@ -36,28 +36,35 @@ def bfloat16_layers(detector: nn.Module, enabled: bool = True) -> Iterator[None]
     """
     modules = dict(detector.named_modules()) if enabled else {}
     parts = [modules[name] for name in _LAYERS if name in modules]
-    depthwise = [layer for part in parts for layer in part.modules() if _slow_in_bfloat16(layer)]
-    for layer in depthwise:
-        layer.__dict__["forward"] = _in_float32(layer)
+    slow = _slow_in_bfloat16(detector) if enabled else []
     for part in parts:
         part.__dict__["forward"] = _in_bfloat16(part)
+    for part in slow:
+        part.__dict__["forward"] = _in_float32(part)
     try:
         yield
     finally:
-        for module in (*parts, *depthwise):
-            del module.__dict__["forward"]  # the class's method is seen again
+        for module in {*parts, *slow}:
+            module.__dict__.pop(
+                "forward", None
+            )  # the class's method is seen again; another context may have been first
 
 
-def _slow_in_bfloat16(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1 and layer.weight.device.type == "cpu"
+def _slow_in_bfloat16(detector: nn.Module) -> list[nn.Module]:
+    """The body of the backbone, if it has depthwise convolutions and is on a CPU."""
+    backbone: Any = detector.backbone
+    body = getattr(backbone, "body", backbone)
+    layers = [layer for layer in body.modules() if isinstance(layer, nn.Conv2d)]
+    depthwise = any(layer.groups == layer.in_channels > 1 for layer in layers)
+    return [body] if depthwise and layers[0].weight.device.type == "cpu" else []
 
 
-def _in_float32(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    forward = layer.forward
+def _in_float32(part: nn.Module) -> Callable[..., Any]:
+    forward = type(part).forward
 
-    def run(input: Tensor) -> Tensor:
+    def run(*args: Any, **options: Any) -> Any:
         with torch.autocast("cpu", enabled=False):
-            return forward(input.float())
+            return forward(part, *args, **options)
 
     return run
 

@@ -27,7 +27,7 @@ def test_a_step_in_parts_has_every_image_once() -> None:
     def parts(rank: int, world: int, count: int) -> list[tuple[str, list[int], float]]:
         share = Share(Place(rank, world), len(images))
         own: list[Any] = [images[place] for place in share.own]
-        return [("".join(some), list(it.own), it.weight) for some, _, it in share.split(own, own, count)]
+        return [("".join(map(str, some)), list(it.own), it.weight) for some, _, it in share.split(own, own, count)]
 
     assert parts(0, 1, 1) == [("abcdefg", list(range(7)), 1)]
     assert parts(0, 1, 3) == [("adg", [0, 3, 6], 3 / 7), ("be", [1, 4], 2 / 7), ("cf", [2, 5], 2 / 7)]
