@@ -117,7 +117,8 @@ def accuracy_table(found: Mapping[str, Any]) -> str:
     theirs, own = found["peers_train_images"], found["train_images"]
     text = (
         f"{found['images']} photographs of everyday's val, {found['objects']} objects, 20 classes; {found['date']}, "
-        f"{found['machine']['processor']}, load {found['machine']['load']:.0f}. The peers were trained on {theirs:,} photographs, {theirs / own:.0f} times "
+        f"{found['machine']['processor']}, load {found['machine']['load']:.0f}. "
+        f"The peers were trained on {theirs:,} photographs, {theirs / own:.0f} times "
         f"everyday's {own:,}.\n\n"
     )
     text += _table(("detector", "trained on", *columns, "CPU ms, pixels to boxes", "of which network"), rows)
