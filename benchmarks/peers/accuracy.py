@@ -184,10 +184,9 @@ def main() -> None:
         "rows": measure(contestants, coco, data),
     }
     if given.check:
-        document["check"] = {
-            "images": len(small_coco["images"]),
-            "rows": measure(others, small_coco, data / "coco_small" / "images"),
-        }
+        checked = part_of(small_coco, given.part)
+        rows = measure(others, checked, data / "coco_small" / "images")
+        document["check"] = {"images": len(checked["images"]), "rows": rows}
     with atomic_write(given.out) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n")
     for row in document["rows"] + document.get("check", {}).get("rows", []):

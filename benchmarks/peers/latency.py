@@ -8,7 +8,6 @@ table.py makes the tables from the last complete run.
 """
 
 import argparse
-import gc
 import hashlib
 import json
 import os
@@ -62,20 +61,13 @@ def append(row: Mapping[str, Any]) -> None:
 def measure(contenders: Sequence[Contender], threads: int, rounds: int, key: Mapping[str, Any]) -> None:
     """Run the rounds that are not there yet."""
     done = {row["round"] for row in read_rows() if _is_of(row, {**key, "what": "round", "threads": threads})}
-    if done.issuperset(range(rounds)):
-        return
     torch.set_num_threads(threads)
-    runs = {contender.name: contender.make(threads) for contender in contenders}
-    for run in runs.values():
-        run()
     for number in sorted(set(range(rounds)) - done):
         start, load = time.perf_counter(), os.getloadavg()[0]
-        found = one_round(runs, number)
+        found = one_round(contenders, threads, number)
         ms = {name: [round(value, 3) for value in found[name]] for name in sorted(found)}
         append({"what": "round", **key, "threads": threads, "round": number, "load": round(load, 2), "ms": ms})
         print(f"threads {threads}, round {number + 1} of {rounds}: {time.perf_counter() - start:.0f} s", flush=True)
-    del runs
-    gc.collect()
 
 
 def measure_shares(folder: Path, photographs: Mapping[int, np.ndarray], key: Mapping[str, Any]) -> None:

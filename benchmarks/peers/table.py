@@ -52,12 +52,16 @@ def latency_tables(given: Latency) -> str:
     machine = given.run["machine"]
     facts = ("processor", "instructions", "cores")
     versions = ", ".join(f"{package} {machine[package]}" for package in machine if package not in facts)
-    counts = " and ".join(f"{len(given.rounds[n])} rounds on {n} thread{'s' * (n > 1)}" for n in sorted(given.rounds))
+    counts = " and ".join(
+        f"{len(given.rounds[n])} round{'s' * (len(given.rounds[n]) > 1)} on {n} thread{'s' * (n > 1)}"
+        for n in sorted(given.rounds)
+    )
     loads = [load for loads in given.loads.values() for load in loads]
     head = (
         f"Commit {given.run['commit']}, {given.run['date']}; {machine['processor']}, {machine['cores']} cores "
         f"({', '.join(machine['instructions'])}); {versions}.\n{counts}. The machine's load was {min(loads):.0f} to "
         f"{max(loads):.0f}: where that is more than its cores, wall times are those of a busy machine.\n"
+        f"{given.run.get('note', '')}\n"
     )
     peers = [one for one in described.values() if "width" not in one] + [described[ORIGINAL]]
     rows = [
@@ -113,7 +117,8 @@ def accuracy_table(found: Mapping[str, Any]) -> str:
     theirs, own = found["peers_train_images"], found["train_images"]
     text = (
         f"{found['images']} photographs of everyday's val, {found['objects']} objects, 20 classes; {found['date']}, "
-        f"{found['machine']['processor']}. The peers were trained on {theirs:,} photographs, {theirs / own:.0f} times "
+        f"{found['machine']['processor']}, load {found['machine']['load']:.0f}. "
+        f"The peers were trained on {theirs:,} photographs, {theirs / own:.0f} times "
         f"everyday's {own:,}.\n\n"
     )
     text += _table(("detector", "trained on", *columns, "CPU ms, pixels to boxes", "of which network"), rows)

@@ -1,17 +1,19 @@
 """What runs against what, and how it is timed: in turns, wall time and process CPU time side by side."""
 
+import gc
 import os
 import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-TURN, SHORT_MS = 5, 200.0  # runs in a turn of what takes less than that; the median counts
+SHORT_MS = 200.0
+SHORT, LONG = 5, 2  # timed runs in a turn of what takes less than that, and of what takes more
 PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "transformers", "ultralytics", "ncnn")
 
 PIXELS = "decoded pixels to final boxes"
@@ -53,19 +55,21 @@ class Contender:
 
 
 def turn(run: Run) -> tuple[float, float]:
-    """Wall and CPU milliseconds of a run; of a short one the medians of several, after one that fills the caches."""
-    first = _once(run)
-    if first[0] > SHORT_MS:
-        return first
-    wall, cpu = zip(*(_once(run) for _ in range(TURN)), strict=True)
+    """Median wall and CPU milliseconds of a few runs, after one that fills caches."""
+    first, _ = _once(run)
+    wall, cpu = zip(*(_once(run) for _ in range(SHORT if first < SHORT_MS else LONG)), strict=True)
     return statistics.median(wall), statistics.median(cpu)
 
 
-def one_round(runs: Mapping[str, Run], number: int) -> dict[str, tuple[float, float]]:
-    """A turn of each, in an order of the round's own."""
-    names = sorted(runs)
-    random.Random(number).shuffle(names)
-    return {name: turn(runs[name]) for name in names}
+def one_round(contenders: Sequence[Contender], threads: int, number: int) -> dict[str, tuple[float, float]]:
+    """A turn of each, in an order of the round's own. Each is made for its turn: all together fill 8 GB."""
+    found: dict[str, tuple[float, float]] = {}
+    for one in random.Random(number).sample(contenders, len(contenders)):
+        run = one.make(threads)
+        found[one.name] = turn(run)
+        del run
+        gc.collect()
+    return found
 
 
 def _once(run: Run) -> tuple[float, float]:
