@@ -270,6 +270,7 @@ def profile(
     model: Model,
     engine: Engine = ProfileSettings.engine,
     imgsz: Side = ProfileSettings.imgsz,
+    proposals: Proposals = ProfileSettings.proposals,
     precision: AnyPrecision = ProfileSettings.precision,
     device: EngineDevice = ProfileSettings.device,
     threads: Threads = ProfileSettings.threads,
@@ -282,7 +283,7 @@ def profile(
     """
     from slimdet.report.costs import costs
 
-    found = costs(model, ProfileSettings(engine, device, threads, imgsz, precision=precision, repeats=repeats))
+    found = costs(model, ProfileSettings(engine, device, threads, imgsz, proposals, precision, repeats))
     return Outcome(found, views.costs(found))
 
 
