@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -46,6 +48,12 @@ def reference(detector: nn.Module, images: Tensor) -> list[dict[str, Tensor]]:
     """The detector's own results; masks as they are before they are pasted, [N, 28, 28]."""
     with torch.no_grad(), _unpasted(detector):
         return detector([image.permute(2, 0, 1).float() / 255 for image in images])
+
+
+def defaults(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The inputs that have values in the file, which OpenVINO has to be given."""
+    values = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    return {one.name: values[one.name].copy() for one in model.graph.input if one.name in values}
 
 
 class Expected:

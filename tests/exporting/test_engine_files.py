@@ -90,6 +90,7 @@ def test_what_a_file_says_of_itself(exported: Path) -> None:
             "range": [0, 255],
             "min_size": 64,
             "max_size": round(64 * NECKS["light"].imgsz[1] / NECKS["light"].imgsz[0]),
+            "proposals": NECKS["light"].proposals["rpn_post_nms_top_n_test"],
         }
         assert (said["width"], said["scope"], said["model"], said["opset"]) == ("0.5", "detector", "mask_rcnn", "17")
         assert said["slimdet"] == slimdet.__version__

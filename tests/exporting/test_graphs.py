@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision.models import detection
 
-from exporting.parity import narrow, photographs, reference
+from exporting.parity import defaults, narrow, photographs, reference
 from slimdet.errors import ConfigError
 from slimdet.exporting.graphs import Graph
 from slimdet.exporting.onnx import folded, to_onnx
@@ -28,13 +28,15 @@ def every_engine(model: onnx.ModelProto, images: np.ndarray, folder: Path) -> di
     session = onnxruntime.InferenceSession(model.SerializeToString())
     save_ir(model, folder / "model.xml")
     compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return {"onnxruntime": session.run(None, {"images": images}), "openvino": list(compiled(images).values())}
+    usual = defaults(model)
+    given = {"images": images}
+    return {"onnxruntime": session.run(None, given), "openvino": list(compiled(given | usual).values())}
 
 
 def test_run_in_torch_it_gives_what_the_detector_gives(detector: Any) -> None:
     images = photographs((161, 300), 2, seed=3)
     with torch.no_grad():
-        boxes, labels, scores, image, masks = Graph(detector)(images)
+        boxes, labels, scores, image, masks = Graph(detector)(images, torch.tensor(128), torch.tensor(100))
     wanted = reference(detector, images)
     assert sum(len(result["labels"]) for result in wanted) > 4
     for number, result in enumerate(wanted):
@@ -88,6 +90,8 @@ def test_what_the_file_promises(detector: Any) -> None:
     }
     assert described == {
         "images": (onnx.TensorProto.UINT8, ["B", "H", "W", 3]),
+        "imgsz": (onnx.TensorProto.INT64, []),
+        "proposals": (onnx.TensorProto.INT64, []),
         "boxes": (onnx.TensorProto.FLOAT, ["N", 4]),
         "labels": (onnx.TensorProto.INT64, ["N"]),
         "scores": (onnx.TensorProto.FLOAT, ["N"]),

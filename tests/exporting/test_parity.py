@@ -13,12 +13,13 @@ import torch
 from torchvision.models import detection
 
 import slimdet
-from exporting.parity import SIZES, Expected, in_order, lively, narrow, photographs, reference
+from exporting.parity import SIZES, Expected, defaults, in_order, lively, narrow, photographs
 from slimdet.exporting.onnx import folded, to_onnx
 from slimdet.exporting.openvino import save_ir
 from slimdet.models.backbones import BACKBONES
+from slimdet.models.image_size import resize_shorter_side
 
-Run = Callable[[np.ndarray], list[np.ndarray]]
+Run = Callable[..., list[np.ndarray]]  # of images and, by name, of other inputs
 
 # Each backbone once, and among them both detectors, both necks, all norms.
 OURS: dict[str, dict[str, Any]] = {
@@ -48,16 +49,18 @@ READY_MADE: dict[str, Callable[[], Any]] = {
 def engines(model: onnx.ModelProto, folder: Path) -> dict[str, Run]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     save_ir(model, folder / "model.xml")
+    usual = defaults(model)
     compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return {
-        "onnxruntime": lambda images: session.run(None, {"images": images}),
-        "openvino": lambda images: list(compiled(images).values()),
+        "onnxruntime": lambda images, **point: session.run(None, {"images": images, **point}),
+        "openvino": lambda images, **point: list(compiled({"images": images, **usual, **point}).values()),
     }
 
 
-def check(detector: Any, runs: dict[str, Run], sizes: list[tuple[int, int]]) -> None:
-    detector.roi_heads.box_roi_pool.scales = None  # it remembers those of its first image
-    reference(detector, photographs((256, 256), 1, 0))
+def check(
+    detector: Any, runs: dict[str, Run], sizes: list[tuple[int, int]], least: int = 4, **point: np.ndarray
+) -> None:
+    """`least` is the number of firm detections an image."""
     firm = count = 0
     for number, size in enumerate(sizes):
         images = photographs(size, 3 if number % 2 else 1, seed=number)
@@ -65,10 +68,10 @@ def check(detector: Any, runs: dict[str, Run], sizes: list[tuple[int, int]]) -> 
         firm += sum(map(len, expected.firm))
         count += expected.count
         for name, run in runs.items():
-            found = run(images.numpy())
+            found = run(images.numpy(), **point)
             assert not expected.difference(found), (name, size, expected.difference(found))
             assert in_order(found), (name, size)
-    assert firm >= 4 * len(sizes)
+    assert firm >= least * len(sizes)
     assert firm >= 0.75 * count
 
 
@@ -94,3 +97,12 @@ def test_ready_made_detectors(name: str, tmp_path: Path) -> None:
 def test_the_bundled_detector_at_every_size(width: float, tmp_path: Path) -> None:
     detector = slimdet.load("bundled").extract(width)
     check(detector, engines(folded(to_onnx(detector, {})), tmp_path), SIZES)
+
+
+def test_one_file_serves_every_size_and_number_of_proposals(tmp_path: Path) -> None:
+    detector = narrow(masks=True, backbone="resnet18", neck="light", backbone_norm="frozen")
+    runs = engines(folded(to_onnx(detector, {})), tmp_path)
+    for imgsz, proposals in ((96, 300), (200, 20)):
+        resize_shorter_side(detector, imgsz)
+        detector.rpn._post_nms_top_n["testing"] = proposals
+        check(detector, runs, SIZES[:3], 2, imgsz=np.array(imgsz), proposals=np.array(proposals))

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from slimdet.exporting.sizes import resized
+from slimdet.errors import ConfigError
+from slimdet.exporting.sizes import longer_limit, resized
+from slimdet.images.sides import scaled_sides
 
 
 def expected(height: int, width: int, shortest: int, longest: int) -> list[int]:
@@ -26,9 +28,26 @@ def expected(height: int, width: int, shortest: int, longest: int) -> list[int]:
 )
 def test_any_size(height: int, width: int, shortest: int, ratio: float) -> None:
     longest = round(shortest * ratio)
-    assert resized(torch.tensor([height, width]), shortest, longest).tolist() == expected(
-        height, width, shortest, longest
-    )
+    assert whole(height, width, shortest, longest) == expected(height, width, shortest, longest)
+
+
+@given(
+    sides=st.tuples(st.integers(1, 32767), st.integers(1, 32767)),
+    imgsz=st.integers(32, 32767),
+    own=st.tuples(st.integers(32, 2000), st.integers(1, 4)).map(lambda own: (own[0], own[0] * own[1] - own[1] // 2)),
+)
+def test_any_size_at_another_size_of_the_detector(sides: tuple[int, int], imgsz: int, own: tuple[int, int]) -> None:
+    try:
+        shortest, longest = scaled_sides(own, imgsz)
+    except ConfigError:
+        assert imgsz * own[1] / own[0] > 32767
+        return
+    assert int(longer_limit(torch.tensor(imgsz), *own)) == longest
+    assert whole(*sides, shortest, longest) == expected(*sides, shortest, longest)
+
+
+def whole(height: int, width: int, shortest: int, longest: int) -> list[int]:
+    return resized(torch.tensor([height, width]), torch.tensor(shortest), torch.tensor(longest)).tolist()
 
 
 @pytest.mark.parametrize(("shortest", "longest"), [(128, 180), (186, 256), (800, 1333), (640, 640), (320, 640)])
@@ -38,7 +57,7 @@ def test_where_the_floats_lose_a_pixel(shortest: int, longest: int) -> None:
     for _ in range(1500):
         sides = draw.randint(32, 3000), draw.randint(32, 3000)
         wanted = expected(*sides, shortest, longest)
-        assert resized(torch.tensor(sides), shortest, longest).tolist() == wanted, sides
+        assert whole(*sides, shortest, longest) == wanted, sides
         lost += wanted[0] != expected_exactly(*sides, shortest, longest)
     assert lost > 0, "no case at hand was one of those that the integers are for"
 
@@ -54,4 +73,4 @@ def test_it_is_what_torch_does() -> None:
         image = functional.interpolate(
             torch.zeros(1, 1, height, width), scale_factor=scale, recompute_scale_factor=True
         )
-        assert list(image.shape[2:]) == resized(torch.tensor([height, width]), 128, 180).tolist()
+        assert list(image.shape[2:]) == whole(height, width, 128, 180)

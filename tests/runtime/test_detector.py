@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +22,13 @@ from runtime.mask_engine import mask_bundle
 from scenes_detector import tiny_model
 from slimdet import Result, Runtime
 from slimdet.assets import PHOTOGRAPHS, VAL
+from slimdet.bundle.ladder import Point, Precision
 from slimdet.errors import BundleError, ConfigError, ImageError, WidthError
 from slimdet.exporting.engine_files import export
 from slimdet.images.decoding import read_image
 from slimdet.images.resizing import Sides
 from slimdet.runtime import detector as detector_module
-from slimdet.runtime.engine import ENGINES
+from slimdet.runtime.engine import ENGINES, Session
 
 FILES = sorted(PHOTOGRAPHS.glob("*.jpg"))
 TABBY = PHOTOGRAPHS / "tabby.jpg"
@@ -428,6 +430,60 @@ def test_a_detector_of_one_stage_finds_what_the_model_finds(tmp_path: Path) -> N
     np.testing.assert_array_equal(result.labels, expected["labels"].numpy())
 
 
+# ------------------------------------------------------------------------------------------------- points
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_runs_at_every_point(engine: str) -> None:
+    runtime = Runtime(engine=engine, conf=0.3, threads=1)
+    horses = PHOTOGRAPHS / "horses.jpg"
+    for width, imgsz, proposals in ((0.5, 112, 60), (0.25, 256, 12), (0.5, None, None)):
+        torch_runtime = Runtime(width=width, engine="torch", conf=0.3, imgsz=imgsz, proposals=proposals)
+        result = runtime(horses, width, imgsz=imgsz, proposals=proposals)
+        assert same(torch_runtime(horses), result), (width, imgsz, proposals)
+        assert result.point == Point(width, imgsz or 186, proposals or 150, "fp32")
+        assert same(result, runtime(horses, point=result.point), 0, 0)
+        assert same(result, runtime.detect([runtime.read(horses)], point=result.point)[0], 0, 0)
+
+
+def test_points_of_the_runtime_and_of_the_ladder(exported: Path) -> None:
+    document = json.loads((exported / "model.json").read_text())
+    rungs = [Point(0.25, 96, 20), Point(0.5, 160, 50, "fp32")]
+    document["ladder"] = [{"point": point.entry} for point in rungs]
+    (exported / "model.json").write_text(json.dumps(document))
+    runtime = Runtime(exported, imgsz=128, proposals=30, threads=1)
+    assert runtime(TABBY).point == Point(1.0, 128, 30, "fp32")
+    assert runtime(TABBY, 0.5, imgsz=96).point == Point(0.5, 96, 30, "fp32")
+    assert runtime.ladder == tuple(rungs)
+    assert runtime(TABBY, point=0).point == Point(0.25, 96, 20, "fp32")
+    assert runtime(TABBY, point=-1).point == Point(0.5, 160, 50, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "said"),
+    [
+        ({"imgsz": 16}, ConfigError, "--imgsz 16 is too small"),
+        ({"imgsz": 30000}, ConfigError, "--imgsz 30000 is too large: the longer side would have 41290 pixels"),
+        ({"proposals": 0}, ConfigError, "--proposals 0 must be 1 or more"),
+        ({"point": Point(0.5), "imgsz": 96}, ConfigError, "point says width, imgsz and proposals"),
+        ({"point": Point(0.3)}, WidthError, r"width 0\.3 is not one of"),
+        ({"point": Point(0.5, precision="fp16")}, ConfigError, "engine onnxruntime has fp32 alone, not fp16"),
+        ({"point": 0}, ConfigError, "point 0 is not one of the 0 that bundled has"),
+    ],
+)
+def test_points_that_cannot_be(asked: dict[str, Any], error: type, said: str, detector: Runtime) -> None:
+    with pytest.raises(error, match=said):
+        detector(TABBY, **asked)
+
+
+def test_a_detector_of_one_stage_has_no_number_of_proposals(tmp_path: Path) -> None:
+    model = slimdet.slim(ready_made("ssdlite_mobilenet_v3"), (1.0,), scope="backbone").eval()
+    runtime = Runtime(slimdet.save(model, tmp_path / "lite"), conf=0)
+    assert runtime(TABBY, imgsz=96).point == Point(1.0, 96, None, "fp32")
+    with pytest.raises(ConfigError, match="SSD has no number of proposals; leave --proposals out"):
+        runtime(TABBY, proposals=5)
+
+
 # ------------------------------------------------------------------------------------------------- widths
 
 
@@ -463,6 +519,31 @@ def test_what_the_bundle_says_of_itself() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- threads
+
+
+def test_a_width_that_is_loading_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = Runtime(threads=1).prepare([0.25])
+    begun, go_on, load = threading.Event(), threading.Event(), busy.engine.load
+    loads: list[float] = []
+
+    def slow(width: float, precision: Precision | None) -> Session:
+        loads.append(width)
+        if width == 1.0:
+            begun.set()
+            assert go_on.wait(60)
+        return load(width, precision)
+
+    monkeypatch.setattr(busy.engine, "load", slow)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(busy.session, 1.0) for _ in range(2)]
+        assert begun.wait(60)
+        busy(TABBY, width=0.25)  # is ready
+        busy(TABBY, width=0.5)  # is not
+        assert not any(future.done() for future in waiting)
+        go_on.set()
+        one, other = (future.result() for future in waiting)
+    assert one is other
+    assert loads == [1.0, 0.5]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -110,6 +110,7 @@ def _metadata(source: Manifest, width: float, detector: Any) -> dict[str, str]:
         "range": [0, 255],
         "min_size": transform.min_size[-1],
         "max_size": transform.max_size,
+        "proposals": detector.rpn.post_nms_top_n(),
     }
     scope = source.scope
     return {

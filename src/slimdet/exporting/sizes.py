@@ -12,8 +12,15 @@ from torch import Tensor
 _POWERS = tuple(2**exponent for exponent in range(16))
 
 
-def resized(sides: Tensor, shortest: int, longest: int) -> Tensor:
-    """Sizes of a resized image, [2] of int64, of `sides` [2]; both at most 32767.
+def longer_limit(imgsz: Tensor, shortest: int, longest: int) -> Tensor:
+    """The longer side's limit where the shorter side is `imgsz` and not `shortest`: see `scaled_sides`."""
+    return _quotient(imgsz * longest, shortest) + (2 * (imgsz * longest % shortest) > shortest - 1).long()
+
+
+def resized(sides: Tensor, shortest: Tensor, longest: Tensor) -> Tensor:
+    """Sizes of a resized image, [2] of int64, of `sides` [2]; all that is given is at most 32767.
+
+    `shortest` and `longest` are the shorter side and the longer side's limit.
 
     The scale a / b is either shortest / min(sides) or longest / max(sides). As a float it is Q * 2**-e with Q the
     whole number of 53 bits that is nearest to a / b * 2**e. Q is too small by the fraction r / (a * 2**e), r being the
@@ -26,7 +33,7 @@ def resized(sides: Tensor, shortest: int, longest: int) -> Tensor:
     by_longest = longest * low < shortest * high
     a = torch.where(by_longest, longest, shortest)
     b = torch.where(by_longest, high, low)
-    n, inexact = sides * a // b, sides * a % b
+    n, inexact = _quotient(sides * a, b), sides * a % b
     # With b <= a < 2b the quotient a * 2**52 / b has 53 bits. Its rest is found 13 bits at a time.
     a = a * torch.where(a * powers < b, powers[-1], powers).amin()
     b = b * torch.where(b * powers > a, 1, powers).amax()
@@ -36,3 +43,8 @@ def resized(sides: Tensor, shortest: int, longest: int) -> Tensor:
     below = torch.where(powers < n[:, None], powers, 1).amax(1)  # floats before n are this * 2**-52 apart
     lost = (inexact == 0) & (2 * rest < b) & (2 * n * rest > below * a)
     return n - lost.long()
+
+
+def _quotient(a: Tensor, b: int | Tensor) -> Tensor:
+    """a // b of positive numbers; that of negative ones would be nine more nodes."""
+    return torch.div(a, b, rounding_mode="trunc")

@@ -1,8 +1,10 @@
 """The size that images are resized to inside a detector."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import nn
+from torchvision.ops import MultiScaleRoIAlign
 
 from slimdet.core.slimmable import Slimmable
 from slimdet.errors import ConfigError
@@ -11,6 +13,8 @@ from slimdet.images.sides import scaled_sides
 
 if TYPE_CHECKING:
     from slimdet.data.coco import CocoDataset
+
+_SQUARE = 64  # pixels; the least that all strides divide
 
 
 def set_image_size(model: Slimmable, imgsz: int) -> None:
@@ -43,6 +47,20 @@ def sides_of(detector: nn.Module) -> tuple[int, int]:
     transform: Any = detector.transform
     shortest = transform.min_size if isinstance(transform.min_size, int) else transform.min_size[-1]
     return int(shortest), int(transform.max_size)
+
+
+def settle_scales(detector: nn.Module) -> None:
+    """Tell RoI pooling that does not know yet how its levels are scaled: by their strides.
+
+    Left alone it asks its first image, and keeps what a very small one answers, which is wrong.
+    """
+    pools = [part for part in detector.modules() if isinstance(part, MultiScaleRoIAlign) and part.scales is None]
+    if pools:
+        place = next(detector.parameters()).device
+        with torch.no_grad():
+            levels = cast(Any, detector).backbone(torch.zeros(1, 3, _SQUARE, _SQUARE, device=place))
+        for pool in pools:
+            pool(levels, [torch.zeros(0, 4, device=place)], [(_SQUARE, _SQUARE)])
 
 
 def check_image_sizes(model: Slimmable, *datasets: "CocoDataset") -> None:

@@ -103,7 +103,7 @@ class Runtime:
         self.engine: Engine = make(choose(engine, self.manifest), self.manifest, self._options)
         self.conf = self._check_conf(conf)
         self._sessions: dict[tuple[float, Precision | None], Session] = {}
-        self._loading = threading.Lock()
+        self._loading: dict[float, threading.Lock] = {}
 
     def prepare(self, widths: Iterable[float] | None = None) -> "Runtime":
         """Make widths (by default all) ready, so that no later call waits for loading; returns itself.
@@ -254,10 +254,12 @@ class Runtime:
         return value
 
     def _load(self, width: float, precision: Precision | None) -> Session:
-        with self._loading:
-            if (width, precision) not in self._sessions:
-                self._sessions[width, precision] = self.engine.load(width, precision)
-            return self._sessions[width, precision]
+        ready = self._sessions.get((width, precision))
+        if ready is None:
+            with self._loading.setdefault(width, threading.Lock()):  # the others run on meanwhile
+                ready = self._sessions.get((width, precision)) or self.engine.load(width, precision)
+                self._sessions[width, precision] = self._sessions[width, ready.precision] = ready
+        return ready
 
     def _results(
         self, sources: Iterable[Source], call: _Call, color: Color, batch: tuple[int, int]

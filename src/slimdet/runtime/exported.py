@@ -11,6 +11,8 @@ from slimdet.errors import ConfigError
 from slimdet.images.sides import scaled_sides
 from slimdet.runtime.engine import EngineSettings
 
+OPTIONS = "imgsz", "proposals"  # inputs, int64 scalars, that have the detector's own numbers where they are left out
+
 
 class FileInputs:
     """The inputs of an engine file, and what they are where a call names nothing.
@@ -43,13 +45,13 @@ class FileInputs:
             ConfigError: the file has another size or number of proposals within.
         """
         self._check(imgsz, proposals)
-        chosen = {"imgsz": imgsz or self.sides[0], "proposals": proposals or self.proposals}
+        chosen = imgsz or self.sides[0], proposals or self.proposals
         return {"images": images} | {
-            name: np.array([value], np.int64) for name, value in chosen.items() if name in self._names
+            name: np.array(value, np.int64) for name, value in zip(OPTIONS, chosen, strict=True) if name in self._names
         }
 
     def _check(self, imgsz: int | None, proposals: int | None) -> None:
-        for name, value in (("imgsz", imgsz), ("proposals", proposals)):
+        for name, value in zip(OPTIONS, (imgsz, proposals), strict=True):
             if name not in self._names and value not in (None, self._own[name]):
                 raise ConfigError(
                     f"--{name} {value}: {self._file} is of an older slimdet and has its own within; run 'slimdet "

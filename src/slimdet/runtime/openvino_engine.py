@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import openvino
 from numpy.typing import NDArray
+from openvino import opset13
 
 from slimdet.bundle.ladder import Precision
 from slimdet.bundle.manifest import Manifest
 from slimdet.errors import BundleError, ConfigError
 from slimdet.runtime.engine import EngineSettings, Found, check_precision, exported_threshold
-from slimdet.runtime.exported import FileInputs
+from slimdet.runtime.exported import OPTIONS, FileInputs
 
 
 class OpenvinoEngine:
@@ -48,7 +49,7 @@ class OpenvinoEngine:
         check_precision(self.name, precision)
         file = self.files(width)[0]
         try:
-            model = self._core.read_model(file)
+            model = _opened(self._core.read_model(file))
             compiled = self._core.compile_model(model, self.device.upper(), self._settings)
             said = model.get_rt_info(["framework", "input"]).astype(str)
             given = [name for one in model.inputs for name in one.names]
@@ -58,6 +59,25 @@ class OpenvinoEngine:
         except Exception as error:  # the library's exceptions have no base of their own
             reason = (str(error).strip().splitlines() or [""])[-1].strip()
             raise BundleError(f"{file} cannot be run by openvino {openvino.__version__}: {reason}") from error
+
+
+def _opened(model: Any) -> Any:
+    """A model of which no input may be left out: reading ONNX, OpenVINO takes their defaults for constants."""
+    defaults = [node for node in model.get_ops() if node.get_type_name() == "Constant" and _option(node)]
+    for default in defaults:
+        name = _option(default)
+        given = opset13.parameter([], np.int64, name=name)
+        for user in default.output(0).get_target_inputs():
+            user.replace_source_output(given.output(0))
+        default.output(0).set_names(set())
+        given.output(0).set_names({name})
+        model.add_parameters([given])
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _option(node: Any) -> str:
+    return next((name for name in OPTIONS if name in node.output(0).names), "")
 
 
 class OpenvinoSession:

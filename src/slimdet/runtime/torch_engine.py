@@ -19,7 +19,7 @@ from slimdet.bundle.manifest import Manifest
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError
 from slimdet.images.sides import scaled_sides
-from slimdet.models.image_size import resize_shorter_side, sides_of
+from slimdet.models.image_size import resize_shorter_side, settle_scales, sides_of
 from slimdet.models.kinds import without_background
 from slimdet.runtime.engine import EngineSettings, Found, check_precision
 
@@ -67,6 +67,7 @@ class TorchSession:
         self._pastes = not isinstance(transform, GeneralizedRCNNTransform)
         if not self._pastes:
             transform.postprocess = MethodType(_without_pasting, transform)
+        settle_scales(detector)
         self.takes_resized = not self._pastes and transform.fixed_size is None  # SSD makes squares of whole images
         self.sides = scaled_sides(sides_of(detector), options.imgsz)
         self._limits: dict[str, int] = getattr(getattr(detector, "rpn", None), "_post_nms_top_n", {})  # torchvision's
