@@ -142,7 +142,7 @@ class Graph(nn.Module):
         own = functional.pad(own, [0, 1], value=DROPPED)
         own, best = own.topk(_at_most(limit, own), dim=1)
         if isinstance(heads, ExclusiveRoIHeads):
-            rivals = _take(functional.pad(boxes, [0, 0, 0, 1]), best[..., None])  # [B, N, 4]
+            rivals = functional.pad(boxes, [0, 0, 0, 1])[best]  # [B, N, 4]
             staying = _suppress(rivals, own[:, None], limit, heads.nms_thresh, DROPPED / 2).index_select(1, outer)
             own = _put(torch.full_like(own, DROPPED), staying, _take(own, staying))
         kept = torch.nonzero(own > DROPPED)

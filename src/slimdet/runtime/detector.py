@@ -320,10 +320,10 @@ class Runtime:
         for (height, width, _), places in by_size.items():
             step = max(1, TOGETHER // (height * width))
             for some in (places[start : start + step] for start in range(0, len(places), step)):
-                start = time.perf_counter()
+                begin = time.perf_counter()
                 pixels = np.stack([resized[place] for place in some])
                 found = call.session(pixels, call.conf, call.point.imgsz, call.point.proposals)
-                elapsed = 1000 * (time.perf_counter() - start) / len(some)
+                elapsed = 1000 * (time.perf_counter() - begin) / len(some)
                 for index, place in enumerate(some):
                     own = _of_image(found, index, images[place].size, (width, height))
                     results[place] = self._result(own, images[place], call, elapsed)
