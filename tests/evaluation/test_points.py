@@ -49,7 +49,8 @@ def test_torch_gives_what_the_model_in_memory_gives(bundle: Path, data: Path) ->
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.point == theirs.point
         assert len(ours.detections) == len(theirs.detections) > 0
-        assert ours.numbers["bbox"] == theirs.numbers["bbox"]
+        # A runtime resizes bytes, the model in memory floats.
+        assert ours.numbers["bbox"] == pytest.approx(theirs.numbers["bbox"], abs=1e-3)
         assert ours.numbers["segm"] == pytest.approx(theirs.numbers["segm"], abs=1e-3)
 
 
