@@ -1,6 +1,6 @@
 """The ladder of a bundle, what of the AP it keeps at a fraction of the time, and what width or image size alone keep.
 
-    python benchmarks/points/ladder.py MODEL DATA.yaml RUN [--cpu] > benchmarks/points/ladder.json
+    python benchmarks/points/ladder.py MODEL DATA.yaml RUN [--cpu] [--images N] > benchmarks/points/ladder.json
 
 MODEL (not "bundled") gets the ladder; RUN is the folder of `slimdet tune`, gone on with where it exists. With --cpu the
 clock is that of the process's own work, which other processes on a busy machine do not lengthen. One thread.
@@ -48,12 +48,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--images", type=int)
     given = parser.parse_args()
     if given.cpu:
         latency.time = SimpleNamespace(perf_counter=time.process_time)  # pyright: ignore[reportAttributeAccessIssue]
     place = {"resume": given.run} if given.run.exists() else {"out": given.run}
     start = time.monotonic(), time.process_time()
-    found = slimdet.tune(given.model, given.data, threads=1, **place)
+    found = slimdet.tune(given.model, given.data, threads=1, images=given.images, **place)
     spent = {"seconds": round(time.monotonic() - start[0]), "cpu_seconds": round(time.process_time() - start[1])}
     full, steps = found.full, [*found.ladder, *found.others]
     alone = {

@@ -155,6 +155,8 @@ def _naming(path: Path) -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None:  # torch raises a RuntimeError of its own while it handles the OSError
             if isinstance(cause, OSError) and cause.errno in _FULL:
+                if cause.filename and _MARK not in str(cause.filename):  # that of a file written meanwhile
+                    raise
                 raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error
             cause = cause.__cause__ or cause.__context__
         raise
@@ -219,9 +221,13 @@ def new_run_dir(verb: str, out: str | Path | None = None, root: str | Path = "ru
     """
     if out is not None:
         path = Path(out)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(f"--out {path} already exists and is not empty; choose another folder or remove it")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True)  # of several who want it, one makes it
+        except FileExistsError:
+            if not path.is_dir() or any(path.iterdir()):
+                raise ConfigError(
+                    f"--out {path} already exists and is not empty; choose another folder or remove it"
+                ) from None
         return path
     number = 1
     while True:

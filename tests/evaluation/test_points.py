@@ -86,7 +86,9 @@ def test_the_very_files_are_what_is_measured(exported: Path, assets: CocoDataset
         next(measure_points(runtime, assets, [Point(0.25)]))
 
 
-def test_an_image_is_decoded_once_for_all_points(bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_decoded_once_for_all_points_of_a_size(
+    bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = CocoDataset(data / "annotations.json", data / "images")
     decoded, read = Counter[Path](), preprocessing.read
 
@@ -96,7 +98,7 @@ def test_an_image_is_decoded_once_for_all_points(bundle: Path, data: Path, monke
 
     monkeypatch.setattr(preprocessing, "read", counted)
     detect_points(slimdet.Runtime(bundle, engine="torch"), dataset, [Point(0.5), Point(), Point(imgsz=32)], [3, 1])
-    assert decoded == {dataset.file(3): 1, dataset.file(1): 1}
+    assert decoded == {dataset.file(3): 2, dataset.file(1): 2}
 
 
 def test_other_processes_read_the_same(bundle: Path, data: Path) -> None:

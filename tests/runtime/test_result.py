@@ -210,7 +210,8 @@ def test_show_opens_the_picture(result: slimdet.Result, monkeypatch: pytest.Monk
             return 1
 
     monkeypatch.setattr(ImageShow, "_viewers", [Viewer()])
-    replace(result, path=Path("folder/a.jpg")).show()
+    result.source.path = Path("folder/a.jpg")
+    result.show()
     np.testing.assert_array_equal(shown[0][0], np.asarray(result.plot()))
     assert shown[0][1] == "a.jpg"
 

@@ -124,6 +124,7 @@ def model(tmp_path: Path) -> Path:
 
 
 GRID = TuneSettings(engine="torch", imgsz=(32, 48, 64), proposals=(1, 2, 5, 20), repeats=1)
+FOUR = replace(GRID, imgsz=(64,), proposals=(1, 20))
 
 
 def test_a_run_that_was_killed_goes_on(
@@ -133,16 +134,16 @@ def test_a_run_that_was_killed_goes_on(
     answers = Answers(stop=4)
     monkeypatch.setattr(trials, "detect_points", answers)
     with pytest.raises(KeyboardInterrupt):
-        slimdet.tune(model, scenes, GRID, out=tmp_path / "run")
+        slimdet.tune(model, scenes, FOUR, out=tmp_path / "run")
     assert not manifest.read(model).ladder
     answers.stop = None
-    result = slimdet.tune(model, scenes, GRID, resume=tmp_path / "run")
+    result = slimdet.tune(model, scenes, FOUR, resume=tmp_path / "run")
     assert answers.seen == dict.fromkeys(range(6), 1)
-    assert result.ladder == slimdet.tune(model, scenes, GRID, out=tmp_path / "anew").ladder
+    assert result.ladder == slimdet.tune(model, scenes, FOUR, out=tmp_path / "anew").ladder
     with pytest.raises(ConfigError, match="it is of seed 0, not 1; start a new one"):
-        slimdet.tune(model, scenes, GRID, resume=tmp_path / "run", seed=1)
+        slimdet.tune(model, scenes, FOUR, resume=tmp_path / "run", seed=1)
     with pytest.raises(ConfigError, match="is no run of tune"):
-        slimdet.tune(model, scenes, GRID, resume=tmp_path)
+        slimdet.tune(model, scenes, FOUR, resume=tmp_path)
 
 
 def test_what_is_surely_worse_drops_out_early(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +166,7 @@ def test_what_is_surely_worse_drops_out_early(model: Path, tmp_path: Path, monke
 def test_the_bundled_model_stays_as_it_is(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (manifest.bundled() / "model.json").read_bytes()
     words = ["--model", "bundled", "--data", data, "--widths", "0.25", "--imgsz", "186", "--proposals", "150"]
-    words += ["--images", "8", "--repeats", "1", "--budget-ms", "1", "--out", tmp_path / "run"]
+    words += ["--engine", "torch", "--images", "8", "--repeats", "1", "--budget-ms", "1", "--out", tmp_path / "run"]
     assert main(["tune", *map(str, words), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["model"] == str(tmp_path / "run" / "model")

@@ -11,8 +11,8 @@ from PIL import Image
 from slimdet.assets import PHOTOGRAPHS
 from slimdet.bundle import manifest
 from slimdet.errors import BundleError
-from slimdet.files import atomic_write, new_run_dir
-from slimdet.images.drawing import side_by_side
+from slimdet.files import new_run_dir
+from slimdet.images.drawing import save, side_by_side
 from slimdet.report import plots
 from slimdet.runtime.detector import Runtime
 from slimdet.runtime.engine import EngineSettings
@@ -56,8 +56,7 @@ def demo(settings: EngineSettings, out: Path | None = None) -> Demo:
             row["detections"] += len(result)
             found.setdefault(photograph.stem, {})[str(width)] = _listed(result.names, result.scores.tolist())
             panels.append((f"width {width}   {row['latency_ms']:.0f} ms", result.plot()))
-        with atomic_write(folder / f"{photograph.stem}.jpg") as temporary:
-            side_by_side(panels, height=360).save(temporary, quality=90)
+        save(side_by_side(panels, height=360), folder / f"{photograph.stem}.jpg", quality=90)
     if find_spec("matplotlib"):
         points = {width: (row["latency_ms"], row["AP"]) for width, row in rows.items()}
         plots.plot_accuracy_latency(points, folder / "accuracy-latency.png", "one set of weights, every width")

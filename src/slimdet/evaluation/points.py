@@ -1,6 +1,6 @@
 """What a bundle finds in a data set as it runs: on any engine, from the files that ship, at any operating point."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from slimdet.data.loader import loader
 from slimdet.evaluation.inference import check_classes
 from slimdet.evaluation.matching import accumulate
 from slimdet.evaluation.validation import Measured, Progress
-from slimdet.images.sides import scaled_sides
+from slimdet.images.resizing import Sides
 from slimdet.models.image_size import check_images
 from slimdet.runtime import preprocessing
 from slimdet.runtime.detector import Runtime
@@ -24,7 +24,7 @@ from slimdet.runtime.result import coco_results
 def measure_points(
     runtime: Runtime, dataset: CocoDataset, points: Sequence[Point], workers: int = 0, progress: Progress | None = None
 ) -> Iterator[Measured]:
-    """Yield what each of `points` detects and how good it is; each image is decoded once, for all points.
+    """Yield what each of `points` detects and how good it is; an image is decoded once for all points of one size.
 
     Detections of the detector's own least score (torchvision's 0.05) and above count, on every engine.
 
@@ -60,10 +60,11 @@ def detect_points(
     """
     ids = check_classes(runtime.classes, dataset)
     found = {point: Columns() for point in points}
-    pictures = _Pictures(dataset, places, _longest(runtime, points))
-    for done, ([picture], [number]) in enumerate(loader(pictures, 1, workers=workers), 1):
+    sides = {point: runtime.sides(point) for point in points}
+    images = loader(_Pictures(dataset, places, sides.values()), 1, workers=workers)
+    for done, ([pictures], [number]) in enumerate(images, 1):
         for point, columns in found.items():
-            [result] = runtime.detect([picture], point=point, conf=runtime.engine.own_conf)
+            [result] = runtime.detect([pictures[sides[point]]], point=point, conf=runtime.engine.own_conf)
             masks = result.masks if dataset.masks else None
             columns.add(coco_results(result.boxes, result.labels, result.scores, masks, number, ids))
             if progress:
@@ -80,10 +81,10 @@ def check_points(runtime: Runtime, dataset: CocoDataset, points: Sequence[Point]
         ImageError: the first image of which nothing is left at the smallest size.
     """
     check_classes(runtime.classes, dataset)
-    black = DecodedImage(np.zeros((64, 64, 3), np.uint8), None, 0.0)
+    black = np.zeros((64, 64, 3), np.uint8)
     for point in points:
-        runtime.detect([black], point=point)
-    check_images(dataset, _longest(runtime, points))
+        runtime(black, point=point)
+    check_images(dataset, min(runtime.sides(point).longest for point in points))
 
 
 def part_of(dataset: CocoDataset, places: Sequence[int]) -> dict[str, Any]:
@@ -94,22 +95,19 @@ def part_of(dataset: CocoDataset, places: Sequence[int]) -> dict[str, Any]:
     return {**coco, "images": [coco["images"][place] for place in places], "annotations": annotations}
 
 
-def _longest(runtime: Runtime, points: Sequence[Point]) -> int:
-    """The longer side's limit at the smallest size, pixels."""
-    return min(scaled_sides(runtime.session(point.width).sides, point.imgsz)[1] for point in points)
-
-
 class _Pictures(Dataset[Any]):
-    """The images at some places of a data set, as a runtime decodes them: (picture, image id)."""
+    """The images at some places of a data set, as a runtime reads them: (picture by size, image id)."""
 
-    def __init__(self, dataset: CocoDataset, places: Sequence[int], longest: int) -> None:
-        self.dataset, self.places, self.longest = dataset, places, longest
+    def __init__(self, dataset: CocoDataset, places: Sequence[int], sides: Collection[Sides]) -> None:
+        self.dataset, self.places, self.sides = dataset, places, set(sides)
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> tuple[DecodedImage, int]:
+    def __getitem__(self, index: int) -> tuple[dict[Sides, DecodedImage], int]:
         place = self.places[index]
-        picture = preprocessing.read(self.dataset.file(place), self.longest)
-        self.dataset.check_size(place, *picture.pixels.shape[:2])
-        return picture, self.dataset.image_ids[place]
+        # Each size for itself: how finely a photograph is decoded depends on it.
+        pictures = {one: preprocessing.read(self.dataset.file(place), one) for one in self.sides}
+        width, height = next(iter(pictures.values())).size
+        self.dataset.check_size(place, height, width)
+        return pictures, self.dataset.image_ids[place]

@@ -12,8 +12,9 @@ Colour profiles (ICC) are not applied, as in other detection libraries; the firs
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -22,8 +23,7 @@ import numpy as np
 from PIL import Image
 
 from slimdet.errors import ImageError
-
-ImageSource: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
+from slimdet.images import jpeg
 
 MAX_PIXELS = 50_000_000
 # Named, so that a file can never reach a decoder that starts another program (EPS) or that nobody fuzzes.
@@ -44,6 +44,17 @@ _UPRIGHT = {
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file's bytes, and what errors call it: they can be decoded later and again."""
+
+    data: bytes = field(repr=False)
+    name: str
+
+
+ImageSource: TypeAlias = str | Path | bytes | BinaryIO | ImageFile | Image.Image | np.ndarray
+
+
 def read_image(source: ImageSource) -> np.ndarray:
     """Decode `source` to RGB, upright.
 
@@ -58,15 +69,53 @@ def read_image(source: ImageSource) -> np.ndarray:
     Raises:
         ImageError: no such file, not an image, broken or cut off, over `MAX_PIXELS`, or a kind that is not known.
     """
+    return read_reduced(source, lambda width, height: 1)[0]
+
+
+def read_reduced(source: ImageSource, reduction: Callable[[int, int], int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode `source` as `read_image` does, at a fraction of its size.
+
+    Pixels of the fraction are means of those of the image. A JPEG whose sides the reduction divides is decoded in that
+    fraction at once, which takes a fraction of the time (libjpeg computes fewer coefficients; the means are of the
+    values before they are rounded and clipped).
+
+    Args:
+        source: as for `read_image`.
+        reduction: given (width, height) of the image, says how many pixels along each axis become one: 1, 2, 4 or 8.
+
+    Returns:
+        uint8 array [ceil(H / reduction), ceil(W / reduction), 3], and (W, H).
+
+    Raises:
+        ImageError: as `read_image`.
+    """
     if isinstance(source, np.ndarray):
-        return _array_to_rgb(source)
+        pixels = _array_to_rgb(source)
+        size = pixels.shape[1], pixels.shape[0]
+        factor = reduction(*size)
+        return (pixels if factor == 1 else np.array(Image.fromarray(pixels).reduce(factor))), size
     with _opened(source) as (image, data):
-        image.load()
-        _check_filled(image, data)
-        rgb = _to_rgb(image)
-        # Read after load(): Pillow turns a TIFF upright by itself while loading, and then drops the tag.
-        turn = _UPRIGHT.get(_orientation(image))
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+        width, height = _upright_size(image)
+        factor = reduction(width, height)
+        decoded = jpeg.decoded(image, data, factor) if data.startswith(jpeg.START) else image
+        decoded.load()
+        rgb = _to_rgb(decoded)
+        # Read after decoding: Pillow turns a TIFF upright by itself while loading, and then drops the tag.
+        turn = _UPRIGHT.get(_orientation(decoded))
+        rgb = rgb if turn is None else rgb.transpose(turn)
+        left = factor * rgb.width // width
+        return np.array(rgb if left == 1 else rgb.reduce(left)), (width, height)
+
+
+def open_file(source: str | Path | bytes | BinaryIO) -> ImageFile:
+    """Read an image file's bytes; nothing is decoded.
+
+    Raises:
+        ImageError: no such file, or a file object that gives no bytes.
+    """
+    name = _name_of(source)
+    with _named(name):
+        return ImageFile(_contents(source, name), name)
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
@@ -79,11 +128,7 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         height, width = _array_to_rgb(source).shape[:2]
         return width, height
     with _opened(source) as (image, _):
-        if _orientation(image) not in (5, 6, 7, 8):
-            return image.size
-        # Newer versions of Pillow already swap the sides of a TIFF that is to be turned: its tags are as stored.
-        tags = getattr(image, "tag_v2", {})
-        return tags.get(_HEIGHT, image.height), tags.get(_WIDTH, image.width)
+        return _upright_size(image)
 
 
 def check_resizable(what: str, width: int, height: int, longest: int) -> None:
@@ -97,34 +142,47 @@ def check_resizable(what: str, width: int, height: int, longest: int) -> None:
 
 
 @contextmanager
-def _opened(source: str | Path | bytes | BinaryIO | Image.Image) -> Iterator[tuple[Image.Image, bytes]]:
+def _opened(source: str | Path | bytes | BinaryIO | ImageFile | Image.Image) -> Iterator[tuple[Image.Image, bytes]]:
     """Open `source` and check its size; turn whatever decoding it raises into an ImageError that names it.
 
     Yields the image, not yet decoded, and the bytes of its file (none for a Pillow image).
     """
-    if isinstance(source, Image.Image):
-        name = str(getattr(source, "filename", "")) or f"{source.mode} image"
-    elif isinstance(source, bytes):
-        name = f"image of {len(source)} bytes"
-    elif isinstance(source, str | Path):
-        name = str(source)
-    elif hasattr(source, "read"):
-        name = str(getattr(source, "name", None) or f"{type(source).__name__} object")
-    else:
-        kind = type(source).__name__
-        raise ImageError(f"an image cannot be a {kind}; give a path, bytes, a binary file, a Pillow image or an array")
-    try:
+    name = _name_of(source)
+    with _named(name):
         if isinstance(source, Image.Image):
             _check_pixels(name, *source.size)
             yield source, b""
         else:
-            data = _contents(source, name)
+            data = source.data if isinstance(source, ImageFile) else _contents(source, name)
             _check_complete(data)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            opened = jpeg.without_end(data) if data.startswith(jpeg.START) else data
+            with Image.open(io.BytesIO(opened), formats=FORMATS) as image:
                 _check_pixels(name, *image.size)
                 if image.format == "PNG":
                     _rescale_transparency(image, depth=data[24])
                 yield image, data
+
+
+def _name_of(source: str | Path | bytes | BinaryIO | ImageFile | Image.Image) -> str:
+    if isinstance(source, ImageFile):
+        return source.name
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "")) or f"{source.mode} image"
+    if isinstance(source, bytes):
+        return f"image of {len(source)} bytes"
+    if isinstance(source, str | Path):
+        return str(source)
+    if hasattr(source, "read"):
+        return str(getattr(source, "name", None) or f"{type(source).__name__} object")
+    kind = type(source).__name__
+    raise ImageError(f"an image cannot be a {kind}; give a path, bytes, a binary file, a Pillow image or an array")
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turn whatever reading and decoding an image raise into an ImageError that names it."""
+    try:
+        yield
     except ImageError:
         raise
     except FileNotFoundError:
@@ -162,44 +220,20 @@ def _check_pixels(name: str, width: int, height: int) -> None:
 
 def _check_complete(data: bytes) -> None:
     """Refuse cut-off and damaged files that Pillow would fill up with grey or black without a word."""
-    if data.startswith(b"\xff\xd8"):
-        scan = _first_scan(data)
-        if scan is not None and data.find(b"\xff\xd9", scan) < 0:
-            raise ValueError("the JPEG is cut off (no end marker)")
+    if data.startswith(jpeg.START):
+        jpeg.check_ended(data)
     elif data.startswith(b"\x89PNG"):
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             image.verify()  # checksums of all chunks; decodes nothing
 
 
-def _check_filled(image: Image.Image, jpeg: bytes) -> None:
-    """Refuse a JPEG whose pixels stop before its end marker: libjpeg fills up the rest with one colour.
-
-    Bytes that are put before the end marker are skipped when all pixels are there, and become pixels when they are not.
-    """
-    if not jpeg.startswith(b"\xff\xd8"):
-        return
-    right, bottom = image.width - 1, image.height - 1
-    left, top = max(right - 1, right // 8 * 8), max(bottom - 1, bottom // 8 * 8)  # within the last block of 8x8 pixels
-    corner = np.asarray(image.crop((left, top, right + 1, bottom + 1)))
-    if (corner != corner[0, 0]).any():  # not filled: spares nearly all photographs the second decoding
-        return
-    end = jpeg.find(b"\xff\xd9", _first_scan(jpeg))
-    longer = (
-        jpeg[:end].rstrip(b"\xff") + bytes(range(1, 129)) + jpeg[end:]
-    )  # an 0xff would make a marker of what follows
-    with Image.open(io.BytesIO(longer), formats=("JPEG",)) as other:
-        if other.tobytes() != image.tobytes():
-            raise ValueError("the JPEG stops before its last pixels")
-
-
-def _first_scan(jpeg: bytes) -> int | None:
-    """Where the pixels begin: past the header's segments, one of which may hold a whole JPEG as a thumbnail."""
-    at = 2
-    while jpeg[at : at + 1] == b"\xff":
-        if jpeg[at + 1 : at + 2] == b"\xda":
-            return at
-        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-    return None
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) once the orientation is applied; of an image that is not decoded yet."""
+    if _orientation(image) not in (5, 6, 7, 8):
+        return image.size
+    # Newer versions of Pillow already swap the sides of a TIFF that is to be turned: its tags are as stored.
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(_HEIGHT, image.height), tags.get(_WIDTH, image.width)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -4,12 +4,16 @@ N detections, H x W pixels. Lines and letters grow with the picture, so that a t
 """
 
 import colorsys
+import io
 import zlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from slimdet.files import atomic_write
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom are outside
@@ -97,6 +101,21 @@ def draw(
         ink = DARK if np.dot(colours[index], (0.299, 0.587, 0.114)) > 140 else LIGHT
         pen.text(((left + right) / 2, (top + bottom) / 2), text, fill=ink, font=font, anchor="mm")
     return picture
+
+
+def save(picture: Image.Image, path: str | Path, quality: int) -> Path:
+    """Encode a picture in the format of the path's ending, then write it whole; return the path.
+
+    Raises:
+        ValueError: no such format.
+        OSError: as `slimdet.files.atomic_write`.
+    """
+    path, encoded = Path(path), io.BytesIO()
+    encoded.name = path.name  # by which Pillow chooses the format
+    picture.save(encoded, quality=quality)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
+    return path
 
 
 def side_by_side(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slimdet.bundle.ladder import Point, best_within
-from slimdet.errors import BundleError, ConfigError
+from slimdet.errors import ConfigError
 from slimdet.runtime.latency import latencies, timing
 from slimdet.runtime.machine import machine_key
 
@@ -51,14 +51,7 @@ def medians(runtime: "Runtime") -> dict[Point, float]:
     recorded = runtime.manifest.latencies.get(machine_key(runtime.engine, runtime.threads))
     if recorded and all(rung.point in recorded.medians for rung in runtime.ladder):
         return recorded.medians
-    points = [rung.point for rung in runtime.ladder if _runs(runtime, rung.point)]
+    points = [rung.point for rung in runtime.ladder if runtime.has(rung.point)]
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     runs = latencies({point: partial(runtime, picture, point=point) for point in points}, REPEATS)
     return {point: timing(point, milliseconds).p50_ms for point, milliseconds in runs.items()}
-
-
-def _runs(runtime: "Runtime", point: Point) -> bool:
-    try:
-        return runtime.complete(point) is not None
-    except (BundleError, ConfigError):
-        return False

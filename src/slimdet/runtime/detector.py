@@ -6,7 +6,9 @@ Legend: B images, N detections, H x W pixels.
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -15,13 +17,17 @@ import numpy as np
 
 from slimdet.bundle import manifest
 from slimdet.bundle.ladder import Point, Precision
-from slimdet.errors import ConfigError
+from slimdet.errors import BundleError, ConfigError, WidthError
+from slimdet.images.resizing import Sides, Size
 from slimdet.images.sides import scaled_sides
 from slimdet.runtime import budget, preprocessing
 from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Session, choose, make
 from slimdet.runtime.footprint import footprint
+from slimdet.runtime.pipeline import in_order
 from slimdet.runtime.preprocessing import Color, DecodedImage, Source
 from slimdet.runtime.result import Classes, Result, check_conf, labels_of
+
+TOGETHER = 2**21  # pixels that an engine is given at once, or one image: memory, and no faster with more
 
 
 class _EngineOptions(TypedDict, total=False):
@@ -51,7 +57,7 @@ class _Call:
 
     point: Point  # nothing left open, but the proposals of a detector that has none
     session: Session
-    longest: int  # the longer side's limit at that point, pixels
+    sides: Sides
     conf: float
     labels: Sequence[int] | None  # None: all
 
@@ -160,9 +166,11 @@ class Runtime:
             point: all of this at once, a `slimdet.bundle.ladder.Point`, or the place of one in `ladder` (0 is the
                 cheapest); it stands in for `width`, `imgsz` and `proposals`.
             color: order of the channels in arrays and tensors: "bgr" for OpenCV's.
-            batch: images that are held at a time; those of one size run together. By default 8, of a stream 1.
+            batch: images that are taken at a time; those that have one size once they are resized run together. By
+                default 8, of a stream 1.
             stream: give the results one by one, as they are asked for. No more than one batch of images is held then,
-                so that the source may be as long as it likes.
+                so that the source may be as long as it likes. Of a list or another sequence the next batch is read
+                meanwhile; of any other iterable, which may be waiting for its images, none is taken before its time.
 
         Returns:
             A result, or as many as there are sources, in their order: a list, or of a stream an iterator.
@@ -178,7 +186,8 @@ class Runtime:
         if size < 1:
             raise ConfigError(f"batch {size} must be 1 or more")
         sources: Any = [source] if one else source
-        results = self._results(sources, call, color, size)
+        waits = one or (stream and not isinstance(source, Sequence))
+        results = self._results(sources, call, color, (size, 0 if waits else size))
         return results if stream else next(results) if one else list(results)
 
     def read(
@@ -189,12 +198,14 @@ class Runtime:
         Raises:
             BundleError, ConfigError, ImageError, WidthError: as for a call.
         """
-        return preprocessing.read(source, self._check(width, imgsz=imgsz).longest, color)
+        return preprocessing.read(source, self._check(width, imgsz=imgsz).sides, color)
 
     def detect(
         self, images: Sequence[DecodedImage], width: float | None = None, **options: Unpack[_Detection]
     ) -> list[Result]:
-        """Detect objects in decoded images; all of one size run together. `options` are those of a call.
+        """Detect objects in decoded images; those that have one size once they are resized run together.
+
+        `options` are those of a call.
 
         Raises:
             BundleError, ConfigError, WidthError: as for a call.
@@ -216,6 +227,21 @@ class Runtime:
             BundleError, ConfigError, WidthError: as for a call.
         """
         return self._check(None, point=point).point
+
+    def sides(self, point: Point) -> Sides:
+        """What images are resized to at a point.
+
+        Raises:
+            BundleError, ConfigError, WidthError: as for a call.
+        """
+        return self._check(None, point=point).sides
+
+    def has(self, point: Point) -> bool:
+        """Whether the bundle and the engine have this point."""
+        try:
+            return self.complete(point) is not None
+        except (BundleError, ConfigError, WidthError):
+            return False
 
     def footprint(self) -> dict[str, dict[str, int]]:
         """Bytes on disk and in memory of every width, and of all widths in one process.
@@ -246,9 +272,9 @@ class Runtime:
         conf = self.conf if conf is None else self._check_conf(conf)
         labels = None if classes is None else labels_of(classes, self.classes)
         session = self._load(wanted.width, wanted.precision)
-        shortest, longest = scaled_sides(session.sides, wanted.imgsz)
-        ran = Point(wanted.width, shortest, wanted.proposals or session.proposals, session.precision)
-        return _Call(ran, session, longest, conf, labels)
+        sides = Sides(*scaled_sides(session.sides, wanted.imgsz), session.takes_resized)
+        ran = Point(wanted.width, sides.shorter, wanted.proposals or session.proposals, session.precision)
+        return _Call(ran, session, sides, conf, labels)
 
     def _rung(self, number: int) -> Point:
         if not -len(self.ladder) <= number < len(self.ladder):
@@ -273,30 +299,38 @@ class Runtime:
                 self._sessions[width, precision] = self._sessions[width, named] = ready
         return ready
 
-    def _results(self, sources: Iterable[Source], call: _Call, color: Color, batch: int) -> Iterator[Result]:
-        coming = iter(sources)
-        while images := [preprocessing.read(one, call.longest, color) for one in islice(coming, batch)]:
-            results = self._detect(images, call)[::-1]
-            images.clear()  # nothing is held that was handed out, while the next are read
-            while results:
-                yield results.pop()
+    def _results(
+        self, sources: Iterable[Source], call: _Call, color: Color, batch: tuple[int, int]
+    ) -> Iterator[Result]:
+        """Results of so many images at a time, while so many more are read."""
+        read = partial(preprocessing.read, sides=call.sides, color=color)
+        with closing(in_order(read, sources, batch[1])) as coming:
+            while images := [one.result() for one in islice(coming, batch[0])]:
+                results = self._detect(images, call)[::-1]
+                images.clear()  # nothing is held that was handed out, while the next are read
+                while results:
+                    yield results.pop()
 
     def _detect(self, images: Sequence[DecodedImage], call: _Call) -> list[Result]:
+        resized = [image.at(call.sides) for image in images]
         by_size: dict[tuple[int, ...], list[int]] = {}
-        for index, image in enumerate(images):
-            by_size.setdefault(image.pixels.shape, []).append(index)
+        for place, pixels in enumerate(resized):
+            by_size.setdefault(pixels.shape, []).append(place)
         results: dict[int, Result] = {}
-        for places in by_size.values():
-            start = time.perf_counter()
-            pixels = np.stack([images[place].pixels for place in places])
-            found = call.session(pixels, call.conf, call.point.imgsz, call.point.proposals)
-            elapsed = 1000 * (time.perf_counter() - start) / len(places)
-            for index, place in enumerate(places):
-                results[place] = self._result(found, index, images[place], call, elapsed)
+        for (height, width, _), places in by_size.items():
+            step = max(1, TOGETHER // (height * width))
+            for some in (places[start : start + step] for start in range(0, len(places), step)):
+                start = time.perf_counter()
+                pixels = np.stack([resized[place] for place in some])
+                found = call.session(pixels, call.conf, call.point.imgsz, call.point.proposals)
+                elapsed = 1000 * (time.perf_counter() - start) / len(some)
+                for index, place in enumerate(some):
+                    own = _of_image(found, index, images[place].size, (width, height))
+                    results[place] = self._result(own, images[place], call, elapsed)
         return [results[place] for place in range(len(images))]
 
-    def _result(self, found: Found, index: int, image: DecodedImage, call: _Call, elapsed: float) -> Result:
-        kept = (found.image_index == index) & (found.scores >= call.conf)
+    def _result(self, found: Found, image: DecodedImage, call: _Call, elapsed: float) -> Result:
+        kept = found.scores >= call.conf
         if call.labels is not None:
             kept &= np.isin(found.labels, call.labels)
         labels = found.labels[kept]
@@ -307,9 +341,18 @@ class Runtime:
             names=[self.classes[label - 1] for label in labels.tolist()],
             point=call.point,
             speed={"read_ms": image.read_ms, "inference_ms": elapsed},
-            image=image.pixels,
-            path=image.path,
+            source=image,
             classes=self.classes,
             category_ids=self.category_ids,
             mask_cells=None if found.masks is None else found.masks[kept],
         )
+
+
+def _of_image(found: Found, index: int, size: Size, resized: Size) -> Found:
+    """What was found in one image of a batch, boxes in pixels of its whole size and not of its resized one."""
+    own = found.image_index == index
+    boxes = found.boxes[own]
+    if size != resized:
+        boxes = boxes * np.array([size[0] / resized[0], size[1] / resized[1]] * 2, dtype=np.float32)
+    masks = None if found.masks is None else found.masks[own]
+    return Found(boxes, found.labels[own], found.scores[own], found.image_index[own], masks)

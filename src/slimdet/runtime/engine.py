@@ -80,12 +80,14 @@ class Session(Protocol):
     Attributes:
         sides: the shorter side that images are resized to and the longer side's limit, in pixels, where a call names
             no size.
+        takes_resized: whether images may come in that size already; otherwise they come whole.
         proposals: boxes that the second stage looks at, where a call names no number; None where the detector has no
             such number, or an old engine file does not tell it.
         precision: of the layers.
     """
 
     sides: tuple[int, int]
+    takes_resized: bool
     proposals: int | None
     precision: Precision
 

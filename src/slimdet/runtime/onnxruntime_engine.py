@@ -98,6 +98,8 @@ def _share_memory() -> None:
 class OnnxSession:
     """One width. ONNX Runtime's sessions may be run by several threads at once."""
 
+    takes_resized = True
+
     def __init__(self, session: onnxruntime.InferenceSession, inputs: FileInputs, precision: Precision) -> None:
         self._session, self.precision = session, precision
         self._outputs = [output.name for output in session.get_outputs()]

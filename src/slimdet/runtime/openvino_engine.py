@@ -95,6 +95,8 @@ def _option(node: Any) -> str:
 class OpenvinoSession:
     """One width. An infer request belongs to one thread: each thread gets its own."""
 
+    takes_resized = True
+
     def __init__(self, compiled: Any, inputs: FileInputs, precision: Precision) -> None:
         self._compiled, self._own, self.precision = compiled, threading.local(), precision
         given = {name for output in compiled.outputs for name in output.names}  # a tensor may have several

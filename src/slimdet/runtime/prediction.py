@@ -2,10 +2,14 @@
 
 import glob
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +17,7 @@ from slimdet.errors import DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.images.folders import images_in
 from slimdet.runtime.engine import CONF, EngineSettings
+from slimdet.runtime.pipeline import in_order
 
 if TYPE_CHECKING:
     from slimdet.runtime.detector import Runtime
@@ -26,7 +31,7 @@ class PredictSettings(EngineSettings):
 
     width: float = 1.0
     conf: float = CONF  # least score of a detection
-    batch: int = 8  # images that are read at a time; those of one size run together
+    batch: int = 8  # images that are taken at a time; those of one size once they are resized run together
 
 
 @dataclass
@@ -38,8 +43,29 @@ class Predictions:
     broken: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A result and what becomes of it: its number from 1, the image's file, where its picture goes."""
+
+    number: int
+    file: Path
+    picture: Path
+    result: "Result"
+
+    def written(self) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
+        """Write the picture; give COCO's image, its annotations without ids, and the line for people."""
+        width, height = self.result.image_size
+        self.result.save(self.picture)
+        image = {"id": self.number, "file_name": str(self.file), "height": height, "width": width}
+        elapsed = self.result.speed["inference_ms"]
+        line = f"{self.file}: {width}x{height}, {_counted(self.result)}, {elapsed:.1f} ms"
+        return image, self.result.to_coco(self.number), line
+
+
 def find_images(sources: Sequence[str]) -> list[Path]:
     """Expand files, folders (searched through) and glob patterns to image files, each once, in order.
+
+    Pictures in `runs/predict-N` are left out, unless that folder is named: they are what `predict` wrote.
 
     Raises:
         DataError: a source that is nothing of these, or that has no image in it.
@@ -53,6 +79,7 @@ def find_images(sources: Sequence[str]) -> list[Path]:
             matches = [path]
         else:
             matches = sorted(Path(match) for match in glob.glob(source, recursive=True) if Path(match).is_file())
+        matches = [match for match in matches if not _is_own(match, path)]
         if not matches:
             what = "no image in this folder" if path.is_dir() else "no such file, folder or pattern"
             raise DataError(f"{source}: {what}")
@@ -99,34 +126,47 @@ def predict(
         "annotations": [],
     }
     predictions = Predictions(folder, coco)
-    taken: set[str] = set()
-    for number, file, result in _results(detector, files, settings.batch, predictions.broken):
-        width_px, height = result.image_size
-        coco["images"].append({"id": number, "file_name": str(file), "height": height, "width": width_px})
-        for found in result.to_coco(number):
-            coco["annotations"].append(found | {"id": len(coco["annotations"]) + 1})
-        result.save(folder / _picture_name(file, taken))
-        elapsed = result.speed["inference_ms"]
-        print(f"{file}: {width_px}x{height}, {_counted(result)}, {elapsed:.1f} ms", file=sys.stderr)
-    with atomic_write(folder / "detections.json") as temporary:
+    # The file is there from the beginning, under another name: nobody else can take the folder for an empty one.
+    with (
+        atomic_write(folder / "detections.json") as temporary,
+        closing(_found(detector, files, settings.batch, predictions)) as found,
+        closing(in_order(_Found.written, found, settings.batch)) as written,
+    ):
+        for done in written:
+            image, annotations, line = done.result()
+            coco["images"].append(image)
+            for annotation in annotations:
+                coco["annotations"].append(annotation | {"id": len(coco["annotations"]) + 1})
+            print(line, file=sys.stderr)
         temporary.write_text(json.dumps(coco, allow_nan=False) + "\n")
     return predictions
 
 
-def _results(
-    detector: "Runtime", files: Sequence[Path], batch: int, broken: dict[str, str]
-) -> Iterator[tuple[int, Path, "Result"]]:
-    """(number from 1, file, result) of every file that can be read; the others go into `broken`."""
-    for start in range(0, len(files), batch):
-        pictures: dict[int, DecodedImage] = {}
-        for number, file in enumerate(files[start : start + batch], start + 1):
-            try:
-                pictures[number] = detector.read(file)
-            except ImageError as error:
-                broken[str(file)] = str(error)
-                print(f"skipped {error}", file=sys.stderr)
-        for number, result in zip(pictures, detector.detect(list(pictures.values())), strict=True):
-            yield number, files[number - 1], result
+def _found(detector: "Runtime", files: Sequence[Path], batch: int, predictions: Predictions) -> Generator[_Found]:
+    """What is found in every file that can be read; the others go into `broken`. The next batch is read meanwhile."""
+    taken: set[str] = set()
+    with closing(in_order(detector.read, files, batch)) as reading:
+        for start in range(0, len(files), batch):
+            images: dict[int, DecodedImage] = {}
+            for number, read in enumerate(islice(reading, batch), start + 1):
+                try:
+                    images[number] = read.result()
+                except ImageError as error:
+                    predictions.broken[str(files[number - 1])] = str(error)
+                    print(f"skipped {error}", file=sys.stderr)
+            numbers, results = list(images), detector.detect(list(images.values()))[::-1]
+            images.clear()  # none is held longer than until its picture is drawn
+            for number in numbers:
+                file = files[number - 1]
+                yield _Found(number, file, predictions.run / _picture_name(file, taken), results.pop())
+
+
+def _is_own(image: Path, source: Path) -> bool:
+    """Whether an image lies in a folder `runs/predict-N` that the source, a path or pattern, does not name."""
+    parts = image.absolute().parts
+    runs = [part for above, part in pairwise(parts[:-1]) if above == "runs" and re.fullmatch(r"predict-\d+", part)]
+    named = [part for part in source.absolute().parts if part.startswith("predict-")]
+    return any(not any(fnmatch(run, name) for name in named) for run in runs)
 
 
 def _picture_name(file: Path, taken: set[str]) -> str:

@@ -1,13 +1,13 @@
 """From what a user has, a file, an array, a tensor, to pixels as the engines take them.
 
-Legend: C channels, H x W pixels.
+Legend: C channels, H x W pixels of an image, h x w once it is as small as the detector wants it.
 """
 
 import io
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, Union
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from slimdet.errors import ImageError
-from slimdet.images.decoding import ImageSource, check_resizable, read_image
+from slimdet.images.decoding import ImageFile, ImageSource, check_resizable, open_file, read_image, read_reduced
+from slimdet.images.resizing import Sides, Size, fitted, reduction, resize
 from slimdet.messages import check_choice
 
 if TYPE_CHECKING:
@@ -26,13 +27,52 @@ Source: TypeAlias = Union[ImageSource, "Tensor"]
 Color: TypeAlias = Literal["rgb", "bgr"]
 
 
-@dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """Pixels uint8 [H, W, 3] (RGB), the file where they came from one, and the milliseconds that it took."""
+    """An image as it was given, and as a detector takes it.
 
-    pixels: NDArray[np.uint8]
-    path: Path | None
-    read_ms: float
+    Of a photograph from a file that is several times as large as the detector wants it, the file's bytes are kept
+    instead of the pixels: who asks for these has them decoded then.
+
+    Args:
+        original: the file, or pixels [H, W, 3] (RGB).
+        sides: what the detector resizes images to.
+        path: where the image comes from.
+
+    Attributes:
+        size: (W, H) of the whole image.
+        path: the file, where the image came from one.
+        read_ms: the milliseconds that it took to read.
+
+    Raises:
+        ImageError: it cannot be decoded, or nothing is left of it at that size.
+    """
+
+    def __init__(self, original: ImageFile | NDArray[np.uint8], sides: Sides, path: Path | None = None) -> None:
+        self.path, self.read_ms = path, 0.0
+        self._original, self._sides = original, sides
+        decoded, self.size = read_reduced(original, lambda *size: reduction(size, sides))
+        check_resizable(f"{path}: " if path else "", *self.size, sides.longest)
+        if decoded.shape[1::-1] == self.size:
+            self._original = decoded
+        self._fitted = _fit(decoded, self.size, sides)
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The whole image, uint8 [H, W, 3] (RGB)."""
+        return read_image(self._original)
+
+    def at(self, sides: Sides) -> NDArray[np.uint8]:
+        """The image as a detector of such sides takes it, uint8 [h, w, 3] with (w, h) from `resizing.fitted`."""
+        if sides == self._sides:
+            return self._fitted
+        decoded, _ = read_reduced(self._original, lambda *size: reduction(size, sides))
+        return _fit(decoded, self.size, sides)
+
+
+def _fit(decoded: NDArray[np.uint8], size: Size, sides: Sides) -> NDArray[np.uint8]:
+    """Resize what `read_reduced` gave of an image of `size`."""
+    wanted, averaged = fitted(size, sides), reduction(size, sides)
+    return decoded if wanted == size else resize(decoded, wanted, (size[0] / averaged, size[1] / averaged))
 
 
 def is_one(source: Any) -> TypeGuard[Source]:
@@ -46,27 +86,27 @@ def is_one(source: Any) -> TypeGuard[Source]:
     )
 
 
-def read(source: Source, longest: int, color: Color = "rgb") -> DecodedImage:
-    """Decode an image, and make sure that something is left of it at the detector's size.
+def read(source: Source, sides: Sides, color: Color = "rgb") -> DecodedImage:
+    """Decode an image, and resize it for a detector.
 
     Args:
         source: what `read_image` takes, or a torch tensor [C, H, W] on any device: uint8, or floats in 0..1.
-        longest: the longer side's limit at the detector's size, pixels.
+        sides: what the detector resizes images to.
         color: order of an array's or tensor's channels; "bgr" is OpenCV's. Files and Pillow images know their own.
 
     Raises:
         ConfigError: another `color`.
-        ImageError: it cannot be decoded, is no image, or nothing is left of it.
+        ImageError: it cannot be decoded, is no image, or nothing is left of it at the detector's size.
     """
     check_choice("color", color, ("rgb", "bgr"))
     start = time.perf_counter()
-    path = _file_of(source)
     image: Any = _tensor_pixels(source) if _is_tensor(source) else source
     if color == "bgr" and isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] in (3, 4):
         image = image[..., [2, 1, 0, 3][: image.shape[2]]]
-    pixels = read_image(image)
-    check_resizable(f"{path}: " if path else "", pixels.shape[1], pixels.shape[0], longest)
-    return DecodedImage(pixels, path, 1000 * (time.perf_counter() - start))
+    original = read_image(image) if isinstance(image, np.ndarray | Image.Image) else open_file(image)
+    decoded = DecodedImage(original, sides, _file_of(source))
+    decoded.read_ms = 1000 * (time.perf_counter() - start)
+    return decoded
 
 
 def _is_tensor(source: Any) -> "TypeGuard[Tensor]":

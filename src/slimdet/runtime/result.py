@@ -18,10 +18,10 @@ from PIL import Image
 
 from slimdet.bundle.ladder import Point
 from slimdet.errors import ConfigError, DataError
-from slimdet.files import atomic_write
-from slimdet.images.drawing import draw
+from slimdet.images.drawing import draw, save
 from slimdet.images.masks import encode_mask, paste_masks
 from slimdet.messages import did_you_mean, listed
+from slimdet.runtime.preprocessing import DecodedImage
 
 Classes: TypeAlias = str | int | Iterable[str | int]  # names, or labels 1..K
 
@@ -40,8 +40,7 @@ class Result:
         names: N names of classes.
         point: what ran: width, image size, number of proposals (None where the detector has none), precision.
         speed: milliseconds: "read_ms" to decode the image, "inference_ms" to detect (a batch's, shared equally).
-        image: uint8 [H, W, 3], RGB.
-        path: the file, where the image came from one.
+        source: the image as it was read.
         classes: the K names.
         category_ids: the K ids of the data set's annotations.
         mask_cells: float32 [N, M, M], mask probabilities over the boxes, or bool [N, H, W] where the detector pastes by
@@ -54,8 +53,7 @@ class Result:
     names: list[str]
     point: Point
     speed: dict[str, float]
-    image: NDArray[np.uint8] = field(repr=False)
-    path: Path | None
+    source: DecodedImage = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
     category_ids: tuple[int, ...] = field(repr=False)
     mask_cells: NDArray | None = field(default=None, repr=False)
@@ -106,6 +104,16 @@ class Result:
         return self[kept]
 
     @property
+    def image(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3], RGB; a large photograph from a file is decoded whole when this is first asked for."""
+        return self.source.pixels
+
+    @property
+    def path(self) -> Path | None:
+        """The file, where the image came from one."""
+        return self.source.path
+
+    @property
     def width(self) -> float:
         """The width that ran."""
         return self.point.width
@@ -113,14 +121,14 @@ class Result:
     @property
     def image_size(self) -> tuple[int, int]:
         """(width, height) of the image in pixels."""
-        return self.image.shape[1], self.image.shape[0]
+        return self.source.size
 
     @cached_property
     def masks(self) -> NDArray[np.bool_] | None:
         """bool [N, H, W], made when they are first asked for; None where the detector has no masks."""
         if self.mask_cells is None or self.mask_cells.dtype == bool:
             return self.mask_cells
-        return paste_masks(self.mask_cells, self.boxes, self.image.shape[:2])
+        return paste_masks(self.mask_cells, self.boxes, (self.source.size[1], self.source.size[0]))
 
     def plot(self) -> Image.Image:
         """The image with boxes, names, scores and masks drawn."""
@@ -132,9 +140,7 @@ class Result:
 
     def save(self, path: str | Path) -> Path:
         """Write what `plot` draws, in the format of the path's ending, and return the path."""
-        with atomic_write(path) as temporary:
-            self.plot().save(temporary, quality=92)
-        return Path(path)
+        return save(self.plot(), path, quality=92)
 
     def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """The detections as COCO results, ready for `json.dump`.

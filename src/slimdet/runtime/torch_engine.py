@@ -72,6 +72,7 @@ class TorchSession:
         if not self._pastes:
             transform.postprocess = MethodType(_without_pasting, transform)
         settle_scales(detector)
+        self.takes_resized = not self._pastes and transform.fixed_size is None  # SSD makes squares of whole images
         self.sides = scaled_sides(sides_of(detector), options.imgsz)
         self._limits: dict[str, int] = getattr(getattr(detector, "rpn", None), "_post_nms_top_n", {})  # torchvision's
         self._check(options.proposals)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
-from slimdet.bundle.ladder import Point
+from slimdet.bundle.ladder import Point, Precision
 from slimdet.runtime.detector import Runtime
 from slimdet.search.settings import TuneSettings
 
@@ -14,7 +14,7 @@ PROPOSALS = (20, 50, 150, 300)
 
 
 def grid(runtime: Runtime, settings: TuneSettings) -> list[Point]:
-    """Every width at every size and number of proposals, nothing left open, each point once.
+    """Every width at every size and number of proposals, in every precision that it has; each point once.
 
     Raises:
         BundleError, ConfigError, WidthError: a point that the bundle or the engine does not have.
@@ -23,8 +23,13 @@ def grid(runtime: Runtime, settings: TuneSettings) -> list[Point]:
     sizes = settings.imgsz or usual_sizes(widest.imgsz or 0, runtime.manifest.training.get("imgsz"))
     numbers: Iterable[int | None] = settings.proposals or usual_proposals(widest.proposals)
     widths = runtime.widths if settings.widths is None else settings.widths
-    points = (Point(*values) for values in product(sorted(widths), sorted(sizes), numbers))
-    return list(dict.fromkeys(map(runtime.complete, points)))
+    points: dict[Point, None] = {}
+    for width in sorted(widths):
+        runtime.complete(Point(width))  # says what is wrong with it
+        precisions = [one for one in get_args(Precision) if runtime.has(Point(width, precision=one))]
+        for values in product(sorted(sizes), sorted(numbers, key=lambda number: number or 0), precisions):
+            points[runtime.complete(Point(width, *values))] = None
+    return list(points)
 
 
 def usual_sizes(own: int, trained: Any) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ P points, B resamples of the images.
 """
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -49,7 +49,7 @@ class Trials:
         order = np.random.default_rng(settings.seed).permutation(len(dataset))
         self._places = order[: settings.images].tolist()
         self._seed = settings.seed
-        self._found: dict[Point, list[dict[str, Any]]] = {}
+        self._found: dict[Point, list[np.ndarray]] = {}  # tables [N, 7] as `_row` has them: dicts would fill the memory
         if not len(self._coco()["annotations"]):
             raise DataError(f"the {len(self._places)} images of {dataset.folder} have no object to be found")
 
@@ -96,11 +96,12 @@ class Trials:
                 ap, samples = self._aps(left, end)
                 kept = survivors(times, ap, samples, [left.index(point) for point in safe])
                 left = [left[place] for place in kept]
+                self._found = {point: self._found[point] for point in left}
         return left
 
     def metrics(self, point: Point) -> dict[str, float]:
         """The 12 COCO numbers of a point that is left after the race, of all images."""
-        return evaluate(self._coco(), self._found[point])["bbox"]
+        return evaluate(self._coco(), self._detections(point))["bbox"]
 
     def _run(self, point: Point, pictures: Any) -> None:
         self._runtime(next(pictures), point=point)
@@ -110,12 +111,12 @@ class Trials:
         for first in range(start, end, CHUNK):
             places = self._places[first : min(first + CHUNK, end)]
 
-            def detected(places: list[int] = places) -> list[list[dict[str, Any]]]:
+            def detected(places: list[int] = places) -> list[list[list[float]]]:
                 found = detect_points(self._runtime, self._dataset, points, places)
-                return [list(found[point]) for point in points]
+                return [[_row(one) for one in found[point]] for point in points]
 
-            for point, detections in zip(points, self._rows.kept(f"images-{first}", detected), strict=True):
-                self._found.setdefault(point, []).extend(detections)
+            for point, rows in zip(points, self._rows.kept(f"images-{first}", detected), strict=True):
+                self._found.setdefault(point, []).append(np.array(rows, np.float64).reshape(-1, 7))
             if self._progress:
                 self._progress(what, first + len(places) - start, end - start)
 
@@ -124,8 +125,21 @@ class Trials:
         coco = self._coco(end)
         once, drawn = np.ones((1, end)), resamples(end, RESAMPLES, self._seed)
         weights = np.concatenate([once, drawn])
-        aps = np.array([Matches(coco, self._found[point]).ap(weights) for point in points])  # [P, 1 + B]
+        aps = np.array([Matches(coco, self._detections(point)).ap(weights) for point in points])  # [P, 1 + B]
         return aps[:, 0], aps[:, 1:]
 
     def _coco(self, end: int | None = None) -> dict[str, Any]:
         return part_of(self._dataset, self._places[:end])
+
+    def _detections(self, point: Point) -> list[dict[str, Any]]:
+        """What a point found so far, as COCO results."""
+        rows = np.concatenate(self._found[point]).tolist()
+        return [
+            {"image_id": int(image), "category_id": int(category), "bbox": box, "score": score}
+            for image, category, *box, score in rows
+        ]
+
+
+def _row(one: Mapping[str, Any]) -> list[float]:
+    """A COCO result as image id, category id, box, score."""
+    return [one["image_id"], one["category_id"], *one["bbox"], one["score"]]
