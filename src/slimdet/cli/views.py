@@ -119,7 +119,10 @@ def costs(found: "Costs") -> str:
     words = {"disk_mb": "on disk", "memory_mb": "of memory"}
     parts = [f"{found.all[key]:.0f} MB {where}" for key, where in words.items() if key in found.all]
     line = f"; all widths in one process: {', '.join(parts)}" if parts else ""
-    return f"{cost_table(found.widths)}\n\n{found.engine} on {found.device}{line}"
+    by_width = ", ".join(f"{width} {precision}" for width, precision in found.precisions.items())
+    if len(kinds := set(found.precisions.values())) == 1:
+        by_width = min(kinds)
+    return f"{cost_table(found.widths)}\n\n{found.engine} on {found.device}, {by_width}{line}"
 
 
 def extraction(written: "Extraction") -> str:

@@ -93,7 +93,7 @@ def export(
             record(folder, settings.format, made.widths)
         if data:
             try:
-                made.int8[str(value)] = int8.add_int8(whole, source, file, settings, data)
+                made.int8[str(value)] = int8.add_int8(whole, source, value, file, settings, data)
             except TooInaccurateError as error:
                 made.refused[str(value)] = str(error)
             if inside:

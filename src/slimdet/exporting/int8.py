@@ -27,6 +27,7 @@ from slimdet.evaluation.points import detect_points, part_of
 from slimdet.exporting import quantization
 from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.exporting.writing import Int8File, record, write, written
+from slimdet.files import atomic_write
 from slimdet.images.decoding import read_image
 from slimdet.models.kinds import require
 from slimdet.runtime.detector import Runtime
@@ -73,11 +74,14 @@ def examples(source: Manifest, settings: ExportSettings) -> Examples:
         if not len(dataset):
             raise DataError(f"{file} has no images")
     images = [read_image(train.file(place))[None] for place in _some(len(train), settings.images, settings.seed)]
-    return Examples(images, val, _some(len(val), settings.val_images, settings.seed))
+    places = _some(len(val), settings.val_images, settings.seed)
+    if not len(part_of(val, places)["annotations"]):
+        raise DataError(f"{config.val.annotations}: no objects in {len(places)} images; take more with --val-images")
+    return Examples(images, val, places)
 
 
 def add_int8(
-    graph: onnx.ModelProto, source: Manifest, fp32: Path, settings: ExportSettings, data: Examples
+    graph: onnx.ModelProto, source: Manifest, width: float, fp32: Path, settings: ExportSettings, data: Examples
 ) -> Int8File:
     """Write `width-W-int8.onnx` (or `.xml` and `.bin`) beside the file of a width in 32 bits.
 
@@ -86,13 +90,13 @@ def add_int8(
     Args:
         graph: the width in 32 bits, folded.
         source: the bundle that it is of.
+        width: which.
         fp32: the file in 32 bits, written.
 
     Raises:
         ConfigError: NNCF is not installed.
         TooInaccurateError: half of the layers do not suffice; nothing was written.
     """
-    width = float(fp32.stem.removeprefix("width-"))
     names = quantization.layers(graph)
     make = {"onnx": quantization.quantized_onnx, "openvino": quantization.quantized_openvino}[settings.format]
     with tempfile.TemporaryDirectory() as folder:
@@ -112,9 +116,10 @@ def add_int8(
                 "its layers in 32 bits; allow more with --max-ap-drop"
             )
         speedup = trial.speedup()
-        for part in (file, file.with_suffix(".bin")):
+        for part in (file.with_suffix(".bin"), file):
             if part.exists():
-                shutil.copy(part, fp32.parent / part.name)
+                with atomic_write(fp32.parent / part.name) as temporary:
+                    shutil.copy(part, temporary)
     return Int8File.of(
         written(fp32.parent / file.name, source.weights_sha256),
         AP=after,

@@ -91,7 +91,7 @@ def quantized_openvino(model: onnx.ModelProto, images: Images, float_layers: Col
     chosen = {f"{name}{end}" for name in layers(model) if name not in float_layers for end in ("", "/WithoutBiases")}
     others = [op.get_friendly_name() for op in float32.get_ops() if op.get_friendly_name() not in chosen]
     scope = nncf.IgnoredScope(names=others, validate=False)
-    own = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer if one.name in OPTIONS}
+    own = {one.name: numpy_helper.to_array(one).copy() for one in model.graph.initializer if one.name in OPTIONS}
     inputs = [{"images": image} | own for image in images]
     with _quiet():
         return nncf.quantize(float32, nncf.Dataset(inputs), subset_size=len(images), ignored_scope=scope)
@@ -129,11 +129,13 @@ def _quiet() -> Iterator[None]:
     """Without the libraries' remarks and bars; their errors are exceptions."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(3)  # errors
     try:
         with redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.disable(before)
+        onnxruntime.set_default_logger_severity(2)  # warnings, as at first
 
 
 def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:

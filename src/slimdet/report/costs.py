@@ -9,7 +9,7 @@ from slimdet.errors import ConfigError
 from slimdet.messages import with_fields
 from slimdet.report.settings import ProfileSettings
 from slimdet.runtime.detector import Runtime
-from slimdet.runtime.engine import choose
+from slimdet.runtime.engine import check_precision, choose
 from slimdet.runtime.latency import runtime_latencies, summary
 
 MB = 2**20
@@ -29,6 +29,7 @@ class Costs:
             - "memory_mb": what the width adds to a process's resident memory, in MiB (with torch as
               `slimdet.report.profiling.profile` has it);
             - "parameters", "macs": as recorded in the bundle; with torch, as counted.
+        precisions: of the layers, by width.
         all: "disk_mb" and "memory_mb" of all widths in one process; empty with torch.
     """
 
@@ -38,6 +39,7 @@ class Costs:
     imgsz: int | None
     repeats: int
     widths: dict[str, dict[str, float]]
+    precisions: dict[str, str]
     all: dict[str, float] = field(default_factory=dict)
 
 
@@ -68,8 +70,9 @@ def costs(model: str | Path, settings: ProfileSettings | None = None, **fields: 
     for width, runs in runtime_latencies(runtime, settings.repeats).items():
         recorded = runtime.manifest.metrics.get(str(width), {}).get("cost", {})
         widths[str(width)] = recorded | summary(runs) | sizes[str(width)]
-    side = runtime.session(1.0).sides[0]
-    return Costs(name, runtime.engine.device, settings.threads, side, settings.repeats, widths, sizes["all"])
+    side, device = runtime.session(1.0).sides[0], runtime.engine.device
+    precisions = {str(width): runtime.session(width).precision for width in runtime.widths}
+    return Costs(name, device, settings.threads, side, settings.repeats, widths, precisions, sizes["all"])
 
 
 def _with_torch(model: str | Path, settings: ProfileSettings) -> Costs:
@@ -80,7 +83,9 @@ def _with_torch(model: str | Path, settings: ProfileSettings) -> Costs:
 
     if settings.proposals is not None:
         raise ConfigError(f"--proposals {settings.proposals}: torch is measured with the model's own; leave it out")
+    check_precision(settings.precision or "fp32", ("fp32",), "torch", "engine openvino")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     found = profiling.profile(store.load(model), settings.imgsz, settings.device, settings.repeats)
-    return Costs("torch", found.device, found.threads, found.imgsz, found.repeats, found.widths)
+    precisions = dict.fromkeys(found.widths, "fp32")
+    return Costs("torch", found.device, found.threads, found.imgsz, found.repeats, found.widths, precisions)
