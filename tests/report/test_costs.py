@@ -55,8 +55,15 @@ def test_people_get_a_table(tmp_path: Path, capsys: Capture) -> None:
     assert "disk" in out
 
 
-def test_mistakes() -> None:
+def test_at_another_point() -> None:
+    found = costs("bundled", engine="onnxruntime", threads=1, repeats=1, imgsz=96, proposals=10)
+    assert found.imgsz == 96
+
+
+def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="repeats 0 must be 1 or more"):
         costs("bundled", repeats=0)
-    with pytest.raises(ConfigError, match=r"--imgsz 640: .*slimdet export --model bundled --imgsz 640"):
-        costs("bundled", imgsz=640)
+    with pytest.raises(ConfigError, match=r"--imgsz 640: .* is of an older slimdet"):
+        costs(mask_bundle(tmp_path / "masks"), imgsz=640)
+    with pytest.raises(ConfigError, match="--proposals 9: torch is measured with the model's own"):
+        costs("bundled", engine="torch", proposals=9)

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.mask_engine import mask_bundle
 from slimdet import Runtime
 from slimdet.assets import PHOTOGRAPHS
 from slimdet.bundle import manifest
+from slimdet.bundle.ladder import Point
 from slimdet.errors import BundleError, ConfigError
 from slimdet.images.decoding import read_image
 from slimdet.runtime import engine as engines
@@ -57,6 +59,18 @@ def test_a_device_that_is_not_there_is_an_error(engine: str) -> None:
 def test_devices_that_are_there_are_named(engine: str, device: str) -> None:
     with pytest.raises(ConfigError, match=rf"--device {device} .*available: .*cpu"):
         Runtime(engine=engine, device=device)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_file_of_an_older_slimdet_runs_at_its_own_size_alone(engine: str, tmp_path: Path) -> None:
+    folder, image = mask_bundle(tmp_path / "old"), np.zeros((50, 70, 3), np.uint8)
+    runtime = Runtime(folder, engine=engine)
+    assert runtime(image).point == runtime(image, imgsz=32).point == Point(1.0, 32, None, "fp32")
+    for asked in ({"imgsz": 64}, {"proposals": 10}):
+        with pytest.raises(ConfigError, match=r"--\w+ \d+: .* is of an older slimdet .* take engine torch"):
+            runtime(image, **asked)
+        with pytest.raises(ConfigError, match="is of an older slimdet"):
+            Runtime(folder, engine=engine, **asked).prepare()
 
 
 def test_torch_runs_at_other_sizes_and_numbers_of_proposals_and_forgets_them() -> None:

@@ -213,6 +213,7 @@ def profile(
     model: Model,
     engine: Engine = ProfileSettings.engine,
     imgsz: Side = ProfileSettings.imgsz,
+    proposals: Proposals = ProfileSettings.proposals,
     device: EngineDevice = ProfileSettings.device,
     threads: Threads = ProfileSettings.threads,
     repeats: Annotated[Count, "timed runs of every width"] = ProfileSettings.repeats,
@@ -224,7 +225,7 @@ def profile(
     """
     from slimdet.report.costs import costs
 
-    found = costs(model, ProfileSettings(engine, device, threads, imgsz, repeats=repeats))
+    found = costs(model, ProfileSettings(engine, device, threads, imgsz, proposals, repeats))
     return Outcome(found, views.costs(found))
 
 

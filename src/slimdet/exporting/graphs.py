@@ -22,7 +22,7 @@ from torch.onnx.operators import shape_as_tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
-from slimdet.exporting.sizes import longer_limit, resized
+from slimdet.exporting.sizes import longer_limit, quotient, resized
 from slimdet.models.image_size import settle_scales, sides_of
 from slimdet.models.kinds import require
 
@@ -104,8 +104,8 @@ class Graph(nn.Module):
         scores = torch.where(_large(boxes, rpn.min_size) & (scores >= rpn.score_thresh), scores, DROPPED)
         own = number[:, None] == torch.arange(len(levels))[:, None]  # [1, levels, R]
         by_level = torch.where(own, scores[:, None], DROPPED)
-        image, _, row = _suppress(boxes, by_level, limit, rpn.nms_thresh, DROPPED / 2)
-        kept = torch.full_like(scores, DROPPED).index_put((image, row), scores[image, row])
+        chosen = _suppress(boxes, by_level, limit, rpn.nms_thresh, DROPPED / 2).index_select(1, torch.tensor([0, 2]))
+        kept = _put(torch.full_like(scores, DROPPED), chosen, _take(scores, chosen))
         kept, best = kept.topk(_at_most(limit, kept), dim=1)  # [B, P]
         return boxes.gather(1, best[..., None].expand(-1, -1, 4)), kept
 
@@ -123,24 +123,26 @@ class Graph(nn.Module):
         classes = scores.shape[1]
         # Boxes are decoded where a score passes, which few do. M pairs of a proposal and a class.
         real = (objectness.flatten() > DROPPED)[order, None]
-        row, label = torch.where(real & (scores > heads.score_thresh))  # [M]
-        codes = codes.reshape(-1, classes + 1, 4)[row, label + 1]
-        boxes = _clip(_decode(codes, rois[row], heads.box_coder), extent)  # [M, 4]
-        scores = torch.where(_large(boxes, 1e-2), scores[row, label], DROPPED)
-        # A group for each class of each image.
-        group, none, place = image[row] * classes + label, torch.zeros_like(row), place[row]
-        groups = boxes.new_zeros(batch * classes, count, 4).index_put((group, place), boxes)
-        kept = boxes.new_full((batch * classes, 1, count), DROPPED).index_put((group, none, place), scores)
+        pairs = torch.nonzero(real & (scores > heads.score_thresh))  # [M, 2]
+        row, label = pairs.unbind(1)
+        rois, codes = rois[row], _take(codes.reshape(-1, classes + 1, 4), pairs + torch.tensor([0, 1]))
+        boxes = _clip(_decode(codes, rois, heads.box_coder), extent)  # [M, 4]
+        scores = torch.where(_large(boxes, 1e-2), _take(scores, pairs), DROPPED)
+        # A group for each class of each image, its boxes in the order of the proposals.
+        at = torch.stack([image[row] * classes + label, torch.zeros_like(row), place[row]], dim=1)
+        outer = torch.tensor([0, 2])
+        groups = _put(boxes.new_zeros(batch * classes, count, 4), at.index_select(1, outer), boxes)
+        grouped = _put(boxes.new_full((batch * classes, 1, count), DROPPED), at, scores)
         limit = torch.tensor(heads.detections_per_img)
-        group, none, place = _suppress(groups, kept, limit, heads.nms_thresh, heads.score_thresh)  # [N]
-        boxes, scores = groups[group, place], kept[group, none, place]
+        chosen = _suppress(groups, grouped, limit, heads.nms_thresh, heads.score_thresh)  # [N, 3]
+        boxes, scores, group = _take(groups, chosen.index_select(1, outer)), _take(grouped, chosen), chosen[:, 0]
         # The best of each image; one more column, for there may be none.
-        own = torch.where(group // classes == torch.arange(batch)[:, None], scores, DROPPED)  # [B, N]
+        own = torch.where(quotient(group, classes) == torch.arange(batch)[:, None], scores, DROPPED)  # [B, N]
         own = functional.pad(own, [0, 1], value=DROPPED)
         own, best = own.topk(_at_most(limit, own), dim=1)
-        image, rank = torch.where(own > DROPPED)
-        best = best[image, rank]  # [N]
-        return boxes[best], group[best] % classes + 1, scores[best], image
+        kept = torch.nonzero(own > DROPPED)
+        best = _take(best, kept)  # [N]
+        return boxes[best], group[best] % classes + 1, scores[best], kept[:, 0]
 
     def pool(
         self, pool: MultiScaleRoIAlign, features: Mapping[str, Tensor], boxes: Tensor, image: Tensor
@@ -189,15 +191,47 @@ class _Suppress(torch.autograd.Function):
         return g.op("NonMaxSuppression", boxes, scores, limit, *constants)
 
 
-def _suppress(
-    boxes: Tensor, scores: Tensor, limit: Tensor, threshold: float, least: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Group, class and row, [N] each, of the boxes [G, R, 4] whose scores [G, C, R] are above `least` and that stay.
+class _Take(torch.autograd.Function):
+    """`values` at `places` [N, axes], -> [N, ...]; by itself an exporter makes a dozen nodes of it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, places: Tensor) -> Tensor:
+        return values[places.unbind(1)]
+
+    @staticmethod
+    def symbolic(g: Any, values: Any, places: Any) -> Any:
+        return g.op("GatherND", values, places)
+
+
+class _Put(torch.autograd.Function):
+    """`values` with `others` [N, ...] at `places` [N, axes]."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, places: Tensor, others: Tensor) -> Tensor:
+        return values.index_put(places.unbind(1), others)
+
+    @staticmethod
+    def symbolic(g: Any, values: Any, places: Any, others: Any) -> Any:
+        return g.op("ScatterND", values, places, others)
+
+
+def _suppress(boxes: Tensor, scores: Tensor, limit: Tensor, threshold: float, least: float) -> Tensor:
+    """Which of the boxes [G, R, 4] whose scores [G, C, R] are above `least` stay, [N, 3] of group, class and row.
 
     At most `limit` of a class of a group do.
     """
     chosen: Any = _Suppress.apply(boxes, scores, limit, threshold, least)
-    return chosen[:, 0], chosen[:, 1], chosen[:, 2]
+    return chosen
+
+
+def _take(values: Tensor, places: Tensor) -> Tensor:
+    taken: Any = _Take.apply(values, places)
+    return taken
+
+
+def _put(values: Tensor, places: Tensor, others: Tensor) -> Tensor:
+    put: Any = _Put.apply(values, places, others)
+    return put
 
 
 def _shape(tensor: Tensor) -> Any:
@@ -207,9 +241,9 @@ def _shape(tensor: Tensor) -> Any:
 def _anchors(chosen: Tensor, cell: Tensor, level: Tensor, canvas: Tensor) -> Tensor:
     """AnchorGenerator: the `chosen` [B, R] of a level's anchors, counted cell by cell [B, C, y, x] -> [B, R, 4]."""
     cells = _shape(level)[2:]
-    stride = torch.div(_shape(canvas)[2:], cells, rounding_mode="trunc")
-    number = torch.div(chosen, len(cell), rounding_mode="trunc")
-    y = torch.div(number, cells[1], rounding_mode="trunc")
+    stride = quotient(_shape(canvas)[2:], cells)
+    number = quotient(chosen, len(cell))
+    y = quotient(number, cells[1])
     corner = torch.stack([number - y * cells[1], y], dim=-1) * stride[[1, 0]]
     return torch.cat([corner, corner], dim=-1) + cell[chosen - number * len(cell)]
 

@@ -14,7 +14,7 @@ _POWERS = tuple(2**exponent for exponent in range(16))
 
 def longer_limit(imgsz: Tensor, shortest: int, longest: int) -> Tensor:
     """The longer side's limit where the shorter side is `imgsz` and not `shortest`: see `scaled_sides`."""
-    return _quotient(imgsz * longest, shortest) + (2 * (imgsz * longest % shortest) > shortest - 1).long()
+    return quotient(imgsz * longest, shortest) + (2 * (imgsz * longest % shortest) > shortest - 1).long()
 
 
 def resized(sides: Tensor, shortest: Tensor, longest: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def resized(sides: Tensor, shortest: Tensor, longest: Tensor) -> Tensor:
     by_longest = longest * low < shortest * high
     a = torch.where(by_longest, longest, shortest)
     b = torch.where(by_longest, high, low)
-    n, inexact = _quotient(sides * a, b), sides * a % b
+    n, inexact = quotient(sides * a, b), sides * a % b
     # With b <= a < 2b the quotient a * 2**52 / b has 53 bits. Its rest is found 13 bits at a time.
     a = a * torch.where(a * powers < b, powers[-1], powers).amin()
     b = b * torch.where(b * powers > a, 1, powers).amax()
@@ -45,6 +45,6 @@ def resized(sides: Tensor, shortest: Tensor, longest: Tensor) -> Tensor:
     return n - lost.long()
 
 
-def _quotient(a: Tensor, b: int | Tensor) -> Tensor:
+def quotient(a: Tensor, b: int | Tensor) -> Tensor:
     """a // b of positive numbers; that of negative ones would be nine more nodes."""
     return torch.div(a, b, rounding_mode="trunc")

@@ -50,7 +50,7 @@ def costs(model: str | Path, settings: ProfileSettings | None = None, **fields: 
         fields: fields of `ProfileSettings`, in place of those that `settings` has.
 
     Raises:
-        BundleError, ConfigError: as for `Runtime`.
+        BundleError, ConfigError: as for `Runtime`; or a number of proposals with torch.
     """
     settings = with_fields(settings or ProfileSettings(), fields)
     name = choose(settings.engine, manifest.read(model))
@@ -58,9 +58,8 @@ def costs(model: str | Path, settings: ProfileSettings | None = None, **fields: 
         return _with_torch(model, settings)
     if settings.repeats < 1:
         raise ConfigError(f"repeats {settings.repeats} must be 1 or more")
-    runtime = Runtime(
-        model, engine=name, device=settings.device, threads=settings.threads, imgsz=settings.imgsz
-    ).prepare()
+    options = {key: getattr(settings, key) for key in ("device", "threads", "imgsz", "proposals")}
+    runtime = Runtime(model, engine=name, **options).prepare()
     sizes = {
         key: {what.replace("_bytes", "_mb"): value / MB for what, value in size.items()}
         for key, size in runtime.footprint().items()
@@ -79,6 +78,8 @@ def _with_torch(model: str | Path, settings: ProfileSettings) -> Costs:
     from slimdet.bundle import store
     from slimdet.report import profiling
 
+    if settings.proposals is not None:
+        raise ConfigError(f"--proposals {settings.proposals}: torch is measured with the model's own; leave it out")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     found = profiling.profile(store.load(model), settings.imgsz, settings.device, settings.repeats)
