@@ -112,9 +112,14 @@ def accuracy(animalpose: Path, count: int) -> dict[str, Any]:
             for way, pixels in _ways(_encoded(data.folder / record["file_name"], kind), sides):
                 for width in WIDTHS:
                     one = runtime.session(width)(pixels[None])
-                    ratio = np.float32([record["width"] / pixels.shape[1], record["height"] / pixels.shape[0]] * 2)
+                    ratio = np.tile([record["width"] / pixels.shape[1], record["height"] / pixels.shape[0]], 2)
                     rows = coco_results(
-                        one.boxes * ratio, one.labels, one.scores, None, record["id"], runtime.category_ids
+                        (one.boxes * ratio).astype(np.float32),
+                        one.labels,
+                        one.scores,
+                        None,
+                        record["id"],
+                        runtime.category_ids,
                     )
                     found.setdefault((way, width), []).extend(rows)
         for (way, width), rows in found.items():
