@@ -81,7 +81,8 @@ def test_layers_go_back_to_32_bits_until_the_accuracy_holds(
     monkeypatch.setattr(int8._Trial, "ap", ap)
     made = slimdet.export(model, width=0.5, int8=True, data=scenes, images=2).int8["0.5"]
     assert len(counts) == 2
-    assert counts[0] - counts[1] == len(made.fp32_layers) == -(-counts[0] // int8.GROUPS)
+    assert len(made.fp32_layers) == -(-counts[0] // int8.GROUPS)
+    assert 0 < counts[0] - counts[1] <= len(made.fp32_layers)  # layers that share weights may be cut apart
     assert (made.AP, made.fp32_AP) == ({"bbox": 0.5}, {"bbox": 0.5})
 
 

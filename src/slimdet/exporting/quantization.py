@@ -114,14 +114,16 @@ def worst_first(model: onnx.ModelProto, images: Images) -> list[str]:
         for name, value in values.items():
             noise[name] += _noise(value, (high[name] - low[name]) / 255)
             signal[name] += float(np.square(value, dtype=np.float64).sum())
-    disturbance = {}
+    disturbance: dict[str, float] = {}  # by weight
     for node in nodes:
         weight = numpy_helper.to_array(weights[node.input[1]])
         axis = weight.ndim - 1 if node.op_type == "MatMul" else 0  # of the output channels
         steps = np.abs(weight).max(axis=tuple(other for other in range(weight.ndim) if other != axis), keepdims=True)
         of_weight = _noise(weight, steps / 127) / max(float(np.square(weight, dtype=np.float64).sum()), 1e-30)
-        disturbance[node.name] = noise[node.input[0]] / max(signal[node.input[0]], 1e-30) + of_weight
-    return sorted(disturbance, key=lambda name: -disturbance[name])
+        own = noise[node.input[0]] / max(signal[node.input[0]], 1e-30) + of_weight
+        disturbance[node.input[1]] = max(own, disturbance.get(node.input[1], 0.0))
+    # Layers that share their weights (a head on all levels) go together: weights are in 8 bits for all of them or none.
+    return [node.name for node in sorted(nodes, key=lambda node: (-disturbance[node.input[1]], node.input[1]))]
 
 
 @contextmanager
