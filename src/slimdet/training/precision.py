@@ -5,8 +5,8 @@ proposals, ground truth and regression targets in the type of the anchors. bfloa
 300 and 302, and a box that rounds to nothing has a target of minus infinity. So only the parts that are made of layers
 compute in bfloat16; what they return is float32 again, and so are anchors, boxes, targets and losses.
 
-Backbones with depthwise convolutions (MobileNet, EfficientNet) stay in float32 on a CPU: there these take twice as long
-backwards in bfloat16, and what their neighbours gain goes into conversions (benchmarks/training/step.json).
+Backbones with depthwise convolutions (MobileNet, EfficientNet) stay in float32 on a CPU: in bfloat16
+a step takes longer with them (benchmarks/training/step.json).
 """
 
 from collections.abc import Callable, Iterator
