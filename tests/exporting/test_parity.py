@@ -15,7 +15,7 @@ from torchvision.models import detection
 import slimdet
 from exporting.parity import SIZES, Expected, defaults, in_order, lively, narrow, photographs
 from slimdet.exporting.onnx import folded, to_onnx
-from slimdet.exporting.openvino import save_ir
+from slimdet.exporting.openvino import converted, save_ir
 from slimdet.models.backbones import BACKBONES
 from slimdet.models.image_size import resize_shorter_side
 
@@ -48,7 +48,7 @@ READY_MADE: dict[str, Callable[[], Any]] = {
 
 def engines(model: onnx.ModelProto, folder: Path) -> dict[str, Run]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    save_ir(model, folder / "model.xml")
+    save_ir(converted(model), folder / "model.xml")
     usual = defaults(model)
     compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return {

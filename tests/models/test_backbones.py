@@ -211,7 +211,12 @@ def test_imagenet_is_torchvisions_cached_download(offline: Path, name: str, file
 
 @pytest.mark.parametrize("name", [name for name, entry in BACKBONES.items() if entry.downloads])
 def test_offline_imagenet_is_an_error_with_the_way_out(offline: Path, name: str) -> None:
-    with torch.device("meta"), pytest.raises(WeightsError, match="--weights FILE, or --weights none") as caught:
+    with (
+        torch.device("meta"),
+        pytest.raises(
+            WeightsError, match=r"--weights FILE, --weights bundled .* or --weights none, or put it at"
+        ) as caught,
+    ):
         trunk(name, "imagenet")
     assert str(offline / name) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -225,7 +230,7 @@ def test_a_damaged_download_is_an_error(offline: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resnet50_thin", "efficientnet_lite0"])
 def test_what_torchvision_does_not_offer_is_said(name: str) -> None:
-    with pytest.raises(WeightsError, match=f"no ImageNet weights for {name}; give --weights FILE, or --weights none"):
+    with pytest.raises(WeightsError, match=f"no ImageNet weights for {name}; give --weights FILE, --weights bundled"):
         trunk(name, "imagenet")
 
 

@@ -22,7 +22,7 @@ from runtime.mask_engine import mask_bundle
 from scenes_detector import tiny_model
 from slimdet import Result, Runtime
 from slimdet.assets import PHOTOGRAPHS, VAL
-from slimdet.bundle.ladder import Point, Precision
+from slimdet.bundle.ladder import Point, Precision, Rung
 from slimdet.errors import BundleError, ConfigError, ImageError, WidthError
 from slimdet.exporting.engine_files import export
 from slimdet.images.decoding import read_image
@@ -448,8 +448,9 @@ def test_every_engine_runs_at_every_point(engine: str) -> None:
 
 def test_points_of_the_runtime_and_of_the_ladder(exported: Path) -> None:
     document = json.loads((exported / "model.json").read_text())
-    rungs = [Point(0.25, 96, 20), Point(0.5, 160, 50, "fp32")]
-    document["ladder"] = [{"point": point.entry} for point in rungs]
+    points = [Point(0.25, 96, 20), Point(0.5, 160, 50, "fp32")]
+    rungs = [Rung(point, {"AP": 0.3}, 8, "val", "0" * 64) for point in points]
+    document["ladder"] = [rung.entry for rung in rungs]
     (exported / "model.json").write_text(json.dumps(document))
     runtime = Runtime(exported, imgsz=128, proposals=30, threads=1)
     assert runtime(TABBY).point == Point(1.0, 128, 30, "fp32")
@@ -467,7 +468,11 @@ def test_points_of_the_runtime_and_of_the_ladder(exported: Path) -> None:
         ({"proposals": 0}, ConfigError, "--proposals 0 must be 1 or more"),
         ({"point": Point(0.5), "imgsz": 96}, ConfigError, "point says width, imgsz and proposals"),
         ({"point": Point(0.3)}, WidthError, r"width 0\.3 is not one of"),
-        ({"point": Point(0.5, precision="fp16")}, ConfigError, "engine onnxruntime has fp32 alone, not fp16"),
+        (
+            {"point": Point(0.5, precision="fp16")},
+            ConfigError,
+            "onnxruntime has no fp16; take precision fp32, int8, or engine openvino",
+        ),
         ({"point": 0}, ConfigError, "point 0 is not one of the 0 that bundled has"),
     ],
 )

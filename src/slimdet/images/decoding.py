@@ -131,13 +131,18 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         return _upright_size(image)
 
 
+def is_resizable(width: int, height: int, longest: int) -> bool:
+    """Whether anything is left of an image of width x height pixels once its longer side has `longest`."""
+    return min(width, height) * longest > max(width, height)
+
+
 def check_resizable(what: str, width: int, height: int, longest: int) -> None:
-    """Refuse an image of width x height pixels of which less than one is left once its longer side has `longest`.
+    """Refuse an image of width x height pixels of which nothing is left once its longer side has `longest`.
 
     Raises:
         ImageError: it begins with `what`, which names the image.
     """
-    if min(width, height) * longest <= max(width, height):
+    if not is_resizable(width, height, longest):
         raise ImageError(f"{what}{width}x{height} pixels: nothing is left of it once the longer side has {longest}")
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from slimdet.bundle import manifest, store
 from slimdet.core.slimmable import Slimmable, slim
 from slimdet.errors import ConfigError, WeightsError
+from slimdet.images.decoding import is_resizable
 from slimdet.messages import listed
 from slimdet.models import architecture, builders
-from slimdet.models.image_size import set_image_size
+from slimdet.models.image_size import set_image_size, sides_of
 from slimdet.models.kinds import require
 from slimdet.models.sorting import sort_channels, sort_detector
 from slimdet.models.suppression import set_suppression
@@ -83,8 +84,9 @@ def resolved(settings: TrainSettings, model: Slimmable) -> TrainSettings:
 
 
 def _batches(detector: Any, images: Iterable[Tensor], size: int = 8) -> Iterator[Tensor]:
-    """The images as the backbone receives them."""
-    stream = iter(images)
+    """The images as the backbone receives them; too narrow ones, which training will refuse by name, are left out."""
+    longest = sides_of(detector)[1]
+    stream = (image for image in images if is_resizable(*image.shape[1:], longest))
     while chunk := list(itertools.islice(stream, size)):
         yield detector.transform(chunk)[0].tensors
 
