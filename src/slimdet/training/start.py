@@ -86,7 +86,7 @@ def resolved(settings: TrainSettings, model: Slimmable) -> TrainSettings:
 def _batches(detector: Any, images: Iterable[Tensor], size: int = 8) -> Iterator[Tensor]:
     """The images as the backbone receives them; too narrow ones, which training will refuse by name, are left out."""
     longest = sides_of(detector)[1]
-    stream = (image for image in images if is_resizable(*image.shape[1:], longest))
+    stream = (image for image in images if is_resizable(image.shape[2], image.shape[1], longest))
     while chunk := list(itertools.islice(stream, size)):
         yield detector.transform(chunk)[0].tensors
 
