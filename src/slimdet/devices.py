@@ -46,7 +46,6 @@ def bfloat16_units(device: "torch.device") -> bool:
 _UNITS = {
     "int8": ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"),
     "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
-    "fp16": ("avx512_fp16", "amx_fp16", "asimdhp"),
 }
 
 

@@ -97,17 +97,17 @@ def test_engines_and_what_they_run_on() -> None:
 
 
 def test_precisions_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "cpu_units", lambda: {"int8": ["avx512_vnni"], "bf16": [], "fp16": ["avx512_fp16"]})
+    monkeypatch.setattr(doctor, "cpu_units", lambda: {"int8": ["avx512_vnni"], "bf16": []})
     works = {"status": "ok", "details": {"devices": ["CPU"], "capabilities": ["FP32", "FP16", "INT8"]}}
     assert doctor._precisions({"onnxruntime": works, "openvino": works}) == {
         "fp32": "onnxruntime, openvino",
         "int8": "onnxruntime, openvino, of files by 'slimdet export --int8'; the processor has avx512_vnni",
         "bf16": "no engine; openvino does not find it in this processor",
-        "fp16": "openvino; the processor has avx512_fp16",
+        "fp16": "no engine on a CPU; openvino on a GPU",
     }
     lacking = doctor._precisions({"onnxruntime": works})
-    assert lacking["bf16"] == lacking["fp16"] == "no engine; openvino has it where the processor does"
-    monkeypatch.setattr(doctor, "cpu_units", lambda: {"int8": [], "bf16": [], "fp16": []})
+    assert lacking["bf16"] == "no engine; openvino has it where the processor does"
+    monkeypatch.setattr(doctor, "cpu_units", lambda: {"int8": [], "bf16": []})
     assert "no instructions for it are known here: measure" in doctor._precisions({"onnxruntime": works})["int8"]
 
 
@@ -134,7 +134,7 @@ def test_devices_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
         doctor, "_probe", lambda _: {"status": "ok", "version": "1", "purpose": "", "details": {"cuda": gpus}}
     )
     torch_alone = [package for package in PACKAGES if package.name == "torch"]
-    none: dict[str, list[str]] = {"int8": [], "bf16": [], "fp16": []}
+    none: dict[str, list[str]] = {"int8": [], "bf16": []}
     for units, devices in ((none | {"bf16": ["amx_bf16"]}, ["cpu", "cuda:1"]), (none, ["cuda:1"])):
         monkeypatch.setattr(doctor, "cpu_units", lambda units=units: units)
         findings = doctor.doctor(torch_alone)

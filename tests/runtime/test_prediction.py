@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -220,12 +221,14 @@ def test_who_stops_it_finds_no_thread_and_no_half_file(
         return written(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", write)
-    with pytest.raises(type(stop), match="" if isinstance(stop, KeyboardInterrupt) else r"predict-1/2\.jpg"):
+    with pytest.raises(type(stop)) as caught:
         run(files, bundle)
+    if isinstance(stop, OSError):
+        assert re.search(r"predict-1/\d\.jpg", str(caught.value))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("slimdet")]
     left = list(Path("runs/predict-1").iterdir())
     assert all(read_image(file).shape == (40, 60, 3) for file in left)
-    assert {file.name for file in left} <= {f"{number}.jpg" for number in range(9)} - {"2.jpg"}
+    assert {file.name for file in left} <= {f"{number}.jpg" for number in range(9)}
 
 
 def test_no_space_is_a_users_problem_that_names_the_picture(

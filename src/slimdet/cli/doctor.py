@@ -249,15 +249,13 @@ def _precisions(found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         "fp32": ", ".join(engines) or "no engine",
         "int8": f"{exported or 'no engine'}, of files by 'slimdet export --int8'; {fast}",
     }
-    for name in ("bf16", "fp16"):
-        if "openvino" not in engines:
-            why = "no engine; openvino has it where the processor does"
-        elif name.upper() in found["openvino"]["details"].get("capabilities", ()):
-            why = f"openvino; the processor has {names[name] or 'it'}"
-        else:
-            why = "no engine; openvino does not find it in this processor"
-        precisions[name] = why
-    return precisions
+    if "openvino" not in engines:
+        why = "no engine; openvino has it where the processor does"
+    elif "BF16" in found["openvino"]["details"].get("capabilities", ()):
+        why = f"openvino; the processor has {names['bf16'] or 'it'}"
+    else:
+        why = "no engine; openvino does not find it in this processor"
+    return precisions | {"bf16": why, "fp16": "no engine on a CPU; openvino on a GPU"}
 
 
 def _memory_gb() -> float | None:
