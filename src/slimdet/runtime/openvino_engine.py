@@ -56,7 +56,9 @@ class OpenvinoEngine:
     def _precisions(self) -> list[Precision]:
         has = self._core.get_property(self.device.upper(), "OPTIMIZATION_CAPABILITIES")
         # OpenVINO 2026.4 took over a minute for an image in fp16 on a CPU that lists it.
-        halves = [name for name in _HALVES if name.upper() in has and (name, self.device) != ("fp16", "cpu")]
+        halves: list[Precision] = [
+            name for name in _HALVES if name.upper() in has and (name, self.device) != ("fp16", "cpu")
+        ]
         return ["fp32", "int8", *halves]
 
     def load(self, width: float, precision: Precision | None = None) -> "OpenvinoSession":
