@@ -48,6 +48,7 @@ __all__ = [
     "train",
     "tune",
     "val",
+    "video",
 ]
 
 # Resolved on first use: `import slimdet` must not import torch.
@@ -63,6 +64,7 @@ _HOME = {
     "export": "exporting.engine_files",
     "Runtime": "runtime.detector",
     "Result": "runtime.result",
+    "video": "streaming.watching",
 }
 
 

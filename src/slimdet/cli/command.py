@@ -52,6 +52,8 @@ EXTRAS = {
     "onnx": "export",
     "openvino": "openvino",
     "nncf": "int8",
+    "av": "video",
+    "trackers": "video",
 }
 
 

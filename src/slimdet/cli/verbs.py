@@ -28,6 +28,7 @@ from slimdet.cli.flags import (
     WidthsOrAll,
 )
 from slimdet.cli.training import calibrate, train
+from slimdet.cli.video import video
 from slimdet.errors import ConfigError
 from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.report.settings import ProfileSettings, ValSettings
@@ -273,7 +274,7 @@ def doctor() -> Outcome:
     return Outcome(findings, text(findings))
 
 
-_ALL = (demo, train, calibrate, val, tune, predict, profile, extract, export, convert, check, doctor)
+_ALL = (demo, train, calibrate, val, tune, predict, video, profile, extract, export, convert, check, doctor)
 VERBS = {verb.__name__: verb for verb in _ALL}
 
 

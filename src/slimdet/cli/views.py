@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from slimdet.runtime.prediction import Predictions
     from slimdet.search.trials import Told
     from slimdet.search.tuning import Step, Tuning
+    from slimdet.streaming.recording import Recording
     from slimdet.training.calibration import Calibration
     from slimdet.training.runs import Training
 
@@ -113,6 +114,23 @@ def unread(found: "Predictions") -> str:
     """The mistake of files that are broken; empty where none is."""
     seen, broken = len(found.coco["images"]), len(found.broken)
     return f"{broken} of {seen + broken} files could not be read, see above" if broken else ""
+
+
+def recording(found: "Recording") -> str:
+    lines = [
+        f"{found.frames} frames at {found.fps:.1f} a second, {found.looked} looked at; from a frame to its boxes "
+        f"{found.p50_ms:.1f} ms, 95 of 100 within {found.p95_ms:.1f}"
+    ]
+    if found.target_ms is not None and found.attained is not None:
+        lines.append(
+            f"budget {found.target_ms:.1f} ms a frame, held in {100 * found.attained:.1f} % of the looks; "
+            f"{found.switches} changes of the point"
+        )
+    if found.dropped or found.reconnects:
+        lines.append(f"{found.dropped} frames dropped, {found.reconnects} reconnects")
+    ap = "" if found.mean_ap is None else f" (mean AP {found.mean_ap:.3f})"
+    lines.append(f"points{ap}: " + "; ".join(f"{100 * share:.0f} % {name}" for name, share in found.points.items()))
+    return "\n".join([*lines, f"in {found.run}: " + ", ".join(file.name for file in found.files)])
 
 
 def costs(found: "Costs") -> str:

@@ -103,6 +103,17 @@ def draw(
     return picture
 
 
+def caption(picture: Image.Image, text: str) -> Image.Image:
+    """Write a line onto the picture's upper left corner, light on dark; return the picture."""
+    pen, font = ImageDraw.Draw(picture), _font(max(11, round(0.022 * max(picture.size))))
+    text = _cut(pen, text, font, picture.width)
+    margin = max(2, font.size // 4)
+    size = round(pen.textlength(text, font=font)) + 2 * margin, round(1.2 * font.size) + margin
+    pen.rectangle((0, 0, size[0] - 1, size[1] - 1), fill=DARK)
+    pen.text((margin, size[1] / 2), text, fill=LIGHT, font=font, anchor="lm")
+    return picture
+
+
 def save(picture: Image.Image, path: str | Path, quality: int) -> Path:
     """Encode a picture in the format of the path's ending, then write it whole; return the path.
 

@@ -1,0 +1,1 @@
+"""Video: frames in, detections out, with a budget for each frame."""
