@@ -8,6 +8,7 @@ import json
 import logging
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -196,13 +197,18 @@ class Manifest:
         file = self.folder / name
         if Path(name).name != name or not file.is_file():
             raise BundleError(f"{self.name} lacks its file {name!r}; get the bundle again")
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        if digest != sha256:
+        found = file.stat()
+        if _digest(file, found.st_mtime_ns, found.st_size) != sha256:
             raise BundleError(
                 f"{file} is not the file that {MODEL} describes (its sha256 differs); get the bundle again"
             )
         return file
+
+
+@lru_cache(maxsize=32)
+def _digest(file: Path, changed: int, size: int) -> str:  # the widths share a file of weights: it is read once
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def read(path: str | Path) -> Manifest:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from slimdet.cli import views
 from slimdet.cli.command import Outcome, run
 from slimdet.cli.flags import (
+    AnyMemory,
     AnyPrecision,
     Count,
     Counts,
@@ -157,6 +158,7 @@ def profile(
     device: EngineDevice = ProfileSettings.device,
     threads: Threads = ProfileSettings.threads,
     repeats: Annotated[Count, "timed runs of every width"] = ProfileSettings.repeats,
+    memory: AnyMemory = ProfileSettings.memory,
 ) -> Outcome:
     """Latency, memory, disk, and with torch multiply-adds, of every width.
 
@@ -165,7 +167,8 @@ def profile(
     """
     from slimdet.report.costs import costs
 
-    found = costs(model, ProfileSettings(engine, device, threads, imgsz, proposals, precision, repeats))
+    how = ProfileSettings(engine, device, threads, imgsz, proposals, precision, repeats, memory=memory)
+    found = costs(model, how)
     return Outcome(found, views.costs(found))
 
 

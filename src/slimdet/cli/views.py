@@ -117,12 +117,15 @@ def unread(found: "Predictions") -> str:
 
 def costs(found: "Costs") -> str:
     words = {"disk_mb": "on disk", "memory_mb": "of memory"}
-    parts = [f"{found.all[key]:.0f} MB {where}" for key, where in words.items() if key in found.all]
-    line = f"; all widths in one process: {', '.join(parts)}" if parts else ""
+    lines = []
+    for mode, whole in found.all.items():
+        parts = [f"{whole[key]:.0f} MB {where}" for key, where in words.items() if key in whole]
+        times = ", ".join(f"{ms:.1f}" for ms in whole["latency_ms"].values())
+        lines.append(f"\nall widths in one process, memory {mode}: {', '.join(parts)}; {times} ms")
     by_width = ", ".join(f"{width} {precision}" for width, precision in found.precisions.items())
     if len(kinds := set(found.precisions.values())) == 1:
         by_width = min(kinds)
-    return f"{cost_table(found.widths)}\n\n{found.engine} on {found.device}, {by_width}{line}"
+    return f"{cost_table(found.widths)}\n\n{found.engine} on {found.device}, {by_width}{''.join(lines)}"
 
 
 def extraction(written: "Extraction") -> str:

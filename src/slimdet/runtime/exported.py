@@ -12,6 +12,7 @@ from slimdet.images.sides import scaled_sides
 from slimdet.runtime.engine import EngineSettings
 
 OPTIONS = "imgsz", "proposals"  # inputs, int64 scalars, that have the detector's own numbers where they are left out
+STORED = "stored."  # begins the name of a tensor that an ONNX file takes from the bundle's weights file; its name there
 
 
 class FileInputs:
