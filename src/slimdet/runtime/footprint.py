@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -33,17 +34,27 @@ def footprint(engine: Engine, bundle: manifest.Manifest, options: EngineSettings
         {"0.25": {"disk_bytes", "memory_bytes"}, ..., "all": {...}}. Memory is what is resident after one image, without
         Python and the engine's own code; absent where the system does not tell (it is not Linux).
     """
-    start = [sys.executable, "-m", "slimdet.runtime.footprint", engine.name, bundle.name, json.dumps(asdict(options))]
     files = {width: engine.files(width) for width in bundle.widths}
     groups = {str(width): [width] for width in bundle.widths} | {"all": list(bundle.widths)}
     sizes: dict[str, dict[str, int]] = {}
     for name, widths in groups.items():
         read = {file for width in widths for file in files[width]}
         sizes[name] = {"disk_bytes": sum(file.stat().st_size for file in read)}
-        if STATM.exists():
-            told = subprocess.run([*start, *map(str, widths)], capture_output=True, check=True, text=True).stdout
-            sizes[name]["memory_bytes"] = int(told.split()[-1])
+        if (grown := growth(engine.name, bundle.name, options, widths)) is not None:
+            sizes[name]["memory_bytes"] = grown
     return sizes
+
+
+def growth(engine: str, bundle: str, options: EngineSettings, widths: Iterable[float]) -> int | None:
+    """Bytes by which these widths of a bundle make a fresh process larger; None where the system does not tell.
+
+    They run at the size, with the proposals and in the precision that `options` say, one image each.
+    """
+    if not STATM.exists():
+        return None
+    start = [sys.executable, "-m", "slimdet.runtime.footprint", engine, bundle, json.dumps(asdict(options))]
+    told = subprocess.run([*start, *map(str, widths)], capture_output=True, check=True, text=True).stdout
+    return int(told.split()[-1])
 
 
 def _resident() -> int:
