@@ -12,10 +12,12 @@ import pytest
 
 from benchmarking.test_table import ROW
 from slimdet.benchmarking import page
-from slimdet.benchmarking.table import COLUMNS, Row, with_front
+from slimdet.benchmarking.table import COLUMNS, UNKNOWN, Row, with_front
 
 DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
-ROWS = with_front([replace(ROW, width=w, p50_ms=10 * w, ap=w / 2) for w in (0.25, 0.5, 0.75, 1.0)])
+ROWS = with_front(
+    [replace(ROW, width=w, p50_ms=10 * w, ap=w / 2, ap_low=w / 3, ap_high=w) for w in (0.25, 0.5, 0.75, 1.0)]
+)
 
 
 def written(file: Path, rows: list[Row], contract: dict[str, Any] | None = None) -> str:
@@ -66,7 +68,7 @@ def test_it_asks_for_nothing_from_elsewhere(tmp_path: Path) -> None:
 
 
 def test_without_data_no_accuracy_is_shown(tmp_path: Path) -> None:
-    rows = [replace(row, ap=None, ap50=None, images=None, data=None, front=None) for row in ROWS]
+    rows = [replace(row, **UNKNOWN, data=None, front=None) for row in ROWS]
     text = written(tmp_path / "index.html", rows)
     assert "no accuracy was measured" in text
     assert "<svg viewBox" not in text
@@ -89,11 +91,12 @@ def test_it_tells_what_disturbed_and_how_the_contract_fared(tmp_path: Path) -> N
 
 def test_the_chart_is_within_its_frame() -> None:
     rows = with_front([replace(ROW, p50_ms=ms, ap=ap) for ms, ap in ((0.02, 0.0), (0.021, 0.0001), (7.31, 0.004))])
+    rows = [replace(row, ap_low=row.ap, ap_high=1.5 * (row.ap or 0)) for row in rows]
     chart = page.chart(rows)
     assert chart is not None
-    for x, y, *_ in chart.dots:
+    for x, y, low, high, *_ in chart.dots:
         assert page.LEFT <= x <= page.WIDTH - page.RIGHT
-        assert page.TOP <= y <= page.HEIGHT - page.BOTTOM
+        assert page.TOP <= high <= y <= low <= page.HEIGHT - page.BOTTOM
     assert [number for *_, number in chart.dots] == ["1", "", "3"]  # the second has no room
     for ticks in (chart.x_ticks, chart.y_ticks):
         assert 4 <= len(ticks) <= 9

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ class Benchmark:
             keeping = [self.rows.index(row) for row in self.keeping]
             nearest = None if self.nearest is None else self.rows.index(self.nearest)
             contract = {"text": self.contract, "keeping": keeping, "nearest": nearest, "values": self.values}
-        return {"run": str(self.run), "contract": contract, "rows": [table.entry(row) for row in self.rows]}
+        return {"run": str(self.run), "contract": contract, "rows": [asdict(row) for row in self.rows]}
 
 
 def benchmark(
@@ -102,7 +102,6 @@ def benchmark(
     points = points_of(runtime, settings)
     val = None if data is None else _validation(runtime, data, points, settings)
     files = sorted(PHOTOGRAPHS.glob("*.jpg")) if val is None else val.files(PICTURES)
-    source = "the photographs that ship with slimdet" if val is None else f"{len(files)} images of {val.name}"
     known = [_known(runtime, point, settings) for point in points]
     identity = {
         "weights": runtime.manifest.weights_sha256,
@@ -120,16 +119,17 @@ def benchmark(
     measured = Measurements(runtime, points, pictures, Rows(run / ROWS, identity), settings, progress)
     timings = {scenario: measured.timings(scenario) for scenario in settings.scenario}
     memory = measured.memory()
-    none = {"ap": None, "ap50": None, "images": None}
-    aps = [none] * len(points) if val is None else measured.accuracies(val.accuracy)
+    aps = [table.UNKNOWN] * len(points) if val is None else measured.accuracies(val.accuracy)
+    source = "the photographs that ship with slimdet" if val is None else f"{len(files)} images of {val.name}"
+    common = {"data": val and val.name, "timed_on": source, "front": None}
+    parts = [
+        vars(point) | one | ap | {"mb": mb} | common
+        for point, one, ap, mb in zip(points, known, aps, memory, strict=True)
+    ]
     rows: list[Row] = []
     for scenario, timed in timings.items():
-        common = {"front": None, "scenario": scenario, "timed": TIMED[scenario], "timed_on": source}
-        common |= {"data": val and val.name, "rate": settings.rate if scenario == "server" else None}
-        columns = zip(points, known, timed, memory, aps, strict=True)
-        rows += table.with_front(
-            [Row(**vars(point), **one, **time, mb=mb, **ap, **common) for point, one, time, mb, ap in columns]
-        )
+        how = {"scenario": scenario, "timed": TIMED[scenario], "rate": settings.rate if scenario == "server" else None}
+        rows += table.with_front([Row(**part, **time, **how) for part, time in zip(parts, timed, strict=True)])
     found = _judged(run, rows, settings)
     _write(found, runtime, files[0])
     return found

@@ -29,12 +29,12 @@ class Chart:
     """AP against latency, in units of the drawing.
 
     Attributes:
-        dots: x, y, the row, and its number from 1, or "" where there is no room for it.
+        dots: x, y, the ends of the AP's interval (y), the row, and its number from 1, or "" where there is no room.
         line: of the front.
         x_ticks, y_ticks: where, and what is written there.
     """
 
-    dots: list[tuple[float, float, Row, str]]
+    dots: list[tuple[float, float, float, float, Row, str]]
     line: str
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
@@ -108,7 +108,7 @@ def chart(rows: Sequence[Row]) -> Chart | None:
     if any(row.ap is None for row in rows):
         return None
     x_step, right = _scale(max(row.ms for row in rows))
-    y_step, top = _scale(max(row.ap or 0 for row in rows))
+    y_step, top = _scale(max(row.ap_high or 0 for row in rows))
 
     def x(ms: float) -> float:
         return round(LEFT + ms / right * (WIDTH - LEFT - RIGHT), 1)
@@ -116,14 +116,15 @@ def chart(rows: Sequence[Row]) -> Chart | None:
     def y(ap: float) -> float:
         return round(HEIGHT - BOTTOM - ap / top * (HEIGHT - TOP - BOTTOM), 1)
 
-    dots: list[tuple[float, float, Row, str]] = []
+    dots: list[tuple[float, float, float, float, Row, str]] = []
     written: list[tuple[float, float]] = []
     for number, row in enumerate(rows, 1):
         place = (x(row.ms), y(row.ap or 0))
         room = bool(row.front) and all(math.dist(place, other) > ROOM for other in written)
         written += [place] if room else []
-        dots.append((*place, row, str(number) if room else ""))
-    front = sorted((dot[0], dot[1]) for dot in dots if dot[2].front)
+        ends = y(row.ap_low or 0), y(row.ap_high or 0)
+        dots.append((*place, *ends, row, str(number) if room else ""))
+    front = sorted((dot[0], dot[1]) for dot in dots if dot[4].front)
     return Chart(
         dots,
         " ".join(f"{one},{other}" for one, other in front),

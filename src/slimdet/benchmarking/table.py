@@ -21,6 +21,7 @@ class Row:
         scenario: how images came: "single-stream", "server" or "offline".
         front: whether no row of the scenario that takes no longer has as high an AP; never of an overloaded server.
         ap, ap50: of the boxes, 0..1, of this artifact on `images` images of `data`.
+        ap_low, ap_high: between them is the AP of 95 % of the resamples of the images.
         p50_ms, p90_ms, p99_ms: latency of an image; a percentile with too few runs beyond it is None.
         images_per_s: how many were done in a second.
         mb: by how much the point, alone in a process, makes it larger, MiB.
@@ -43,6 +44,8 @@ class Row:
     scenario: str
     front: bool | None
     ap: float | None
+    ap_low: float | None
+    ap_high: float | None
     ap50: float | None
     images: int | None
     data: str | None
@@ -88,6 +91,8 @@ class Row:
 
 COLUMNS = tuple(field.name for field in fields(Row))
 
+UNKNOWN: dict[str, Any] = dict.fromkeys(("ap", "ap_low", "ap_high", "ap50", "images"))  # no accuracy was measured
+
 
 def with_front(rows: Sequence[Row]) -> list[Row]:
     """The rows of one scenario, told which of them are on the Pareto front, where AP was measured.
@@ -107,11 +112,6 @@ def write_csv(rows: Sequence[Row], file: Path) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(entry(row) for row in rows)
+    writer.writerows(map(asdict, rows))
     with atomic_write(file) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-def entry(row: Row) -> dict[str, Any]:
-    """A row as JSON holds it."""
-    return asdict(row)

@@ -33,7 +33,7 @@ def tune(
     budget_ms: Annotated[
         Positive | None, "milliseconds for an image: tells the one point to use"
     ] = TuneSettings.budget_ms,
-    widths: Annotated[WidthsOrAll, "some widths, or all"] = TuneSettings.widths,
+    widths: Annotated[WidthsOrAll, "as 0.25,0.5, or all (default: all)"] = TuneSettings.widths,
     imgsz: Annotated[
         Counts | None, "shorter sides in pixels, as 96,128,186 (default: about five from half of the model's)"
     ] = TuneSettings.imgsz,
@@ -49,7 +49,7 @@ def tune(
     out: Annotated[Path | None, "folder (default runs/tune-N)"] = None,
     resume: Annotated[Existing | None, "folder of a run that was stopped, to go on with"] = None,
 ) -> Outcome:
-    """Measure which widths, image sizes and numbers of proposals are worth having, and write them into the bundle.
+    """Measure which widths, image sizes, proposals and precisions are worth having, and write them into the bundle.
 
     Example:
         slimdet tune --model runs/train-1/model --data data.yaml --budget-ms 20

@@ -116,7 +116,7 @@ def profile(
     threads: Threads = ProfileSettings.threads,
     repeats: Annotated[Count, "timed runs of every width"] = ProfileSettings.repeats,
 ) -> Outcome:
-    """Latency, memory, disk, and with torch multiply-adds, of every width.
+    """Latency, memory, disk, parameters and multiply-adds of every width, as far as they are known.
 
     Example:
         slimdet profile --model bundled --engine onnxruntime

@@ -80,7 +80,8 @@ def costs(found: "Costs") -> str:
     by_width = ", ".join(f"{width} {precision}" for width, precision in found.precisions.items())
     if len(kinds := set(found.precisions.values())) == 1:
         by_width = min(kinds)
-    return f"{cost_table(found.widths)}\n\n{found.engine} on {found.device}, {by_width}{line}"
+    timed = f"median of {found.repeats} runs on {found.imgsz}x{found.imgsz} pixels of noise"
+    return f"{cost_table(found.widths)}\n\n{found.engine} on {found.device}, {by_width}, {timed}{line}"
 
 
 def extraction(written: "Extraction") -> str:
