@@ -87,6 +87,7 @@ def test_it_tells_what_disturbed_and_how_the_contract_fared(tmp_path: Path) -> N
     assert re.search(r"<b>Throttled:</b>.*1 of 4 rows", busy, re.S)
     assert "up to 60 %" in busy
     assert "(overloaded)" in busy
+    assert busy.count("<circle") == 3  # whose latencies say little
 
 
 def test_the_chart_is_within_its_frame() -> None:

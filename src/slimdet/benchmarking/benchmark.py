@@ -207,5 +207,5 @@ def _draw(rows: Sequence[Row], file: Path) -> None:
     from slimdet.report.plots import plot_ladder
 
     steps = {str(row.point).removesuffix(", fp32"): (row.ms, row.ap or 0.0) for row in front}
-    others = [(row.ms, row.ap or 0.0) for row in rows if not row.front]
+    others = [(row.ms, row.ap or 0.0) for row in rows if not row.front and not row.overloaded]
     plot_ladder(steps, {}, file, f"{front[0].model}, {front[0].scenario}", others)

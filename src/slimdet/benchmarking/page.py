@@ -104,11 +104,12 @@ def shown(value: Any, digits: int | None = None) -> str:
 
 
 def chart(rows: Sequence[Row]) -> Chart | None:
-    """The rows of one scenario as dots; None where no AP was measured."""
-    if any(row.ap is None for row in rows):
+    """The rows of one scenario as dots, without an overloaded server's; None where no AP was measured."""
+    drawn = [(number, row) for number, row in enumerate(rows, 1) if row.ap is not None and not row.overloaded]
+    if not drawn:
         return None
-    x_step, right = _scale(max(row.ms for row in rows))
-    y_step, top = _scale(max(row.ap_high or 0 for row in rows))
+    x_step, right = _scale(max(row.ms for _, row in drawn))
+    y_step, top = _scale(max(row.ap_high or 0 for _, row in drawn))
 
     def x(ms: float) -> float:
         return round(LEFT + ms / right * (WIDTH - LEFT - RIGHT), 1)
@@ -118,7 +119,7 @@ def chart(rows: Sequence[Row]) -> Chart | None:
 
     dots: list[tuple[float, float, float, float, Row, str]] = []
     written: list[tuple[float, float]] = []
-    for number, row in enumerate(rows, 1):
+    for number, row in drawn:
         place = (x(row.ms), y(row.ap or 0))
         room = bool(row.front) and all(math.dist(place, other) > ROOM for other in written)
         written += [place] if room else []
