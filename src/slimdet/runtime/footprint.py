@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
@@ -70,9 +70,22 @@ def _measured(
     engine: Engine, bundle: manifest.Manifest, options: EngineSettings, widths: Sequence[float]
 ) -> dict[str, Any]:
     read = {file for width in widths for file in engine.files(width)}
-    start = [sys.executable, "-m", "slimdet.runtime.footprint", engine.name, bundle.name, json.dumps(asdict(options))]
+    told = _in_a_process(engine.name, bundle.name, options, widths)
+    return {"disk_bytes": sum(file.stat().st_size for file in read), **told}
+
+
+def growth(engine: str, bundle: str, options: EngineSettings, widths: Iterable[float]) -> int | None:
+    """Bytes by which these widths of a bundle make a fresh process larger; None where the system does not tell.
+
+    They run at the size, with the proposals and in the precision that `options` say.
+    """
+    return _in_a_process(engine, bundle, options, widths).get("memory_bytes")
+
+
+def _in_a_process(engine: str, bundle: str, options: EngineSettings, widths: Iterable[float]) -> dict[str, Any]:
+    start = [sys.executable, "-m", "slimdet.runtime.footprint", engine, bundle, json.dumps(asdict(options))]
     told = subprocess.run([*start, *map(str, widths)], capture_output=True, check=True, text=True).stdout
-    return {"disk_bytes": sum(file.stat().st_size for file in read), **json.loads(told.splitlines()[-1])}
+    return json.loads(told.splitlines()[-1])
 
 
 def _resident() -> int:
