@@ -46,6 +46,7 @@ NO_TORCH = [
     "bundle.card",
     "runtime",
     "control",
+    "serving",
 ]  # but runtime.torch_engine, behind a lazy import
 RUNTIME_ONLY = {"serving": {"runtime", "control"}, "streaming": {"runtime", "control"}, "jobs": {"runtime", "control"}}
 
