@@ -48,6 +48,7 @@ NO_TORCH = [
     "runtime",
     "control",
     "benchmarking.benchmark",
+    "serving",
 ]  # but runtime.torch_engine, behind a lazy import
 RUNTIME_ONLY = {"serving": {"runtime", "control"}, "streaming": {"runtime", "control"}, "jobs": {"runtime", "control"}}
 

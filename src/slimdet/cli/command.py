@@ -53,6 +53,9 @@ EXTRAS = {
     "onnx": "export",
     "openvino": "openvino",
     "nncf": "int8",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
 }
 
 

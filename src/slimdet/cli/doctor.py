@@ -108,6 +108,9 @@ PACKAGES = (
     Package("onnx", "onnx", "exporting", _extra("export")),
     Package("openvino", "openvino", "another engine", _extra("openvino"), OPENVINO_CHECK),
     Package("nncf", "nncf", "8 bits for OpenVINO", _extra("int8")),
+    Package("starlette", "starlette", "serving", _extra("serve")),
+    Package("uvicorn", "uvicorn", "serving", _extra("serve")),
+    Package("prometheus-client", "prometheus_client", "the server's metrics", _extra("serve")),
 )
 
 

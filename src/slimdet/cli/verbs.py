@@ -31,6 +31,7 @@ from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.report.settings import ProfileSettings, ValSettings
 from slimdet.runtime.engine import EngineSettings
 from slimdet.runtime.prediction import PredictSettings
+from slimdet.serving.settings import ServeSettings
 
 
 def demo(
@@ -222,6 +223,33 @@ def check(
     return Outcome(document, views.check(held, faults), f"{len(faults)} faults in {data}" if faults else "")
 
 
+def serve(
+    *,
+    model: Model,
+    host: Annotated[str, "address to listen on; 0.0.0.0 is all of this machine's"] = ServeSettings.host,
+    port: Annotated[Natural, "0 takes a free one"] = ServeSettings.port,
+    slo_ms: Annotated[Positive, "milliseconds to an answer, where a request names none"] = ServeSettings.slo_ms,
+    workers: Annotated[Count, "processes that detect"] = ServeSettings.workers,
+    conf: Annotated[Fraction, "least score of a detection, where a request names none"] = ServeSettings.conf,
+    engine: Engine = ServeSettings.engine,
+    device: EngineDevice = ServeSettings.device,
+    threads: Threads = ServeSettings.threads,
+    token_file: Annotated[
+        Existing | None, "its first line is the token that requests must carry (default: SLIMDET_TOKEN, else none)"
+    ] = ServeSettings.token_file,
+) -> Outcome:
+    """Answer over HTTP, with a page to try it; narrows under load, so that answers are in time.
+
+    Example:
+        slimdet serve --model bundled --slo-ms 200
+    """
+    fields: dict[str, Any] = {name: value for name, value in locals().items() if name != "model"}
+    from slimdet.serving.server import serve
+
+    served = serve(model, ServeSettings(**fields))
+    return Outcome(served, f"{served.requests} requests were answered")
+
+
 def doctor() -> Outcome:
     """Versions, engines, devices; what is missing and how to get it.
 
@@ -234,7 +262,10 @@ def doctor() -> Outcome:
     return Outcome(findings, text(findings))
 
 
-_ALL = (demo, train, calibrate, val, tune, benchmark, predict, profile, extract, export, convert, check, doctor)
+_ALL = (
+    *(demo, train, calibrate, val, tune, benchmark, predict, profile),
+    *(extract, export, convert, check, serve, doctor),
+)
 VERBS = {verb.__name__: verb for verb in _ALL}
 
 
