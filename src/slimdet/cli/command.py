@@ -35,7 +35,7 @@ from typing import Any, Literal, NoReturn
 
 from slimdet.cli.flags import choice
 from slimdet.errors import SlimdetError
-from slimdet.messages import did_you_mean
+from slimdet.messages import did_you_mean, printable
 
 # Modules that come with an extra, by import name: a missing one is answered with the command that gets it.
 EXTRAS = {
@@ -203,7 +203,7 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.document, indent=2, allow_nan=False, default=_plain))
     elif isinstance(outcome.view, str):
-        print(outcome.view, end="\n" if outcome.view else "")
+        print("\n".join(map(printable, outcome.view.split("\n"))), end="\n" if outcome.view else "")
     else:
         from rich.console import Console
 
@@ -251,12 +251,20 @@ def _dispatch(verbs: Mapping[str, Callable[..., Outcome]], argv: Sequence[str]) 
 
 
 def _tell(message: str) -> None:
-    print("slimdet: " + " ".join(message.split()), file=sys.stderr)
+    print("slimdet: " + printable(" ".join(message.split())), file=sys.stderr)
+
+
+class _Lines(logging.Formatter):
+    """What is logged, in its lines: names in it may be anybody's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def run(verbs: Mapping[str, Callable[..., Outcome]], argv: Sequence[str] | None = None) -> int:
     """Run the verb that `argv` (default: the process's arguments) names and return the exit code."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
     logger = logging.getLogger("slimdet")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -18,6 +18,7 @@ from slimdet.cli.flags import (
     Model,
     Natural,
     NonNegative,
+    Positive,
     Proposals,
     Side,
     Source,
