@@ -177,7 +177,7 @@ def plot_ladder(
     axes.plot(*zip(*steps, strict=True), color=BLUE, linewidth=2, marker="o", markersize=6, label="the front")
     both = [*steps, *dots, *(point for points in others.values() for point in points)]
     right, top = 1.08 * max(ms for ms, _ in both), 1.12 * max([0.01, *(ap for _, ap in both)])
-    axes.set(xlim=(0, right), ylim=(0, top), xlabel="latency (ms per image, median)", ylabel="box AP (0..1)")
+    axes.set(xlim=(0, right), ylim=(0, top), xlabel="time (ms per image)", ylabel="box AP (0..1)")
     axes.legend(loc="lower right", frameon=False)
     _grid(axes)
     rows = max(len(ladder), 16)
