@@ -118,9 +118,9 @@ def test_without_a_ladder_the_widths_are_one_and_threads_share_the_budget(export
 def test_what_is_worth_having() -> None:
     narrow, middle, wide = (Point(width) for width in (0.25, 0.5, 1.0))
     ms = {narrow: 5.0, middle: 4.0, wide: 9.0}
-    assert worth_having([narrow, middle, wide], ms, {}) == {middle: 4.0, wide: 9.0}
-    assert list(worth_having(ms, ms, {narrow: 0.2, middle: 0.1, wide: 0.2})) == [middle, narrow, wide]
-    assert list(worth_having(ms, ms, {narrow: 0.3, middle: 0.4, wide: 0.2})) == [middle]
+    assert worth_having(ms, {}) == {middle: 4.0, wide: 9.0}
+    assert list(worth_having(ms, {narrow: 0.2, middle: 0.1, wide: 0.2})) == [middle, narrow, wide]
+    assert list(worth_having(ms, {narrow: 0.3, middle: 0.4, wide: 0.2})) == [middle]
 
 
 def test_mistakes(exported: Path) -> None:

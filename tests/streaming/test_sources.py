@@ -49,9 +49,7 @@ def test_what_is_no_video_is_named(tmp_path: Path, uneven: Path) -> None:
         list(open_video("99").open())
 
 
-def test_a_clip_that_is_cut_off_gives_what_there_is(
-    write_clip: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_clip_that_is_cut_off_gives_what_there_is(write_clip: Callable[..., Path], tmp_path: Path) -> None:
     whole = write_clip(tmp_path / "whole.mkv", range(0, 4000, 40), (320, 240))
     cut = Path(shutil.copy(whole, tmp_path / "cut.mkv"))
     with cut.open("r+b") as handle:

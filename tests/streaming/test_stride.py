@@ -32,7 +32,9 @@ def test_what_is_chosen_fits_and_is_worth_most(budget: float, drift: float, fps:
     assert 1 <= k <= MOST
 
     def worth(k: int) -> float:
-        return max((ap for ms, ap in zip(EXPECTED, APS, strict=True) if ms <= k * budget), default=0) * kept(k, drift, fps)
+        return max((ap for ms, ap in zip(EXPECTED, APS, strict=True) if ms <= k * budget), default=0) * kept(
+            k, drift, fps
+        )
 
     assert worth(k) >= max(map(worth, range(1, MOST + 1))) / 1.03 - 1e-9
 

@@ -90,13 +90,30 @@ def held(runtime: "Runtime", budget_ms: float) -> Budget:
     Raises:
         ConfigError: `budget_ms` is not above 0, or this engine runs none of the ladder's points.
     """
-    known = {rung.point: rung.ap for rung in runtime.ladder}
+    return Budget(budget_ms, costs(runtime))
+
+
+def costs(runtime: "Runtime") -> dict[Point, float]:
+    """Milliseconds of the points that are worth having here, cheapest first; they are made ready.
+
+    Raises:
+        ConfigError: this engine runs none of the ladder's points.
+    """
+    known = [rung.point for rung in runtime.ladder]
     points = [point for point in known if runtime.has(point)]
     if known and not points:
         engine, name = runtime.engine.name, runtime.manifest.name
         raise ConfigError(f"engine {engine} runs no point of the ladder of {name}: slimdet tune --engine {engine}")
-    points = points or [runtime.complete(Point(width)) for width in runtime.widths]
-    return Budget(budget_ms, worth_having(points, medians(runtime, points), known))
+    points = points or [runtime.complete(Point(width)) for width in runtime.widths if runtime.has(Point(width))]
+    return worth_having(medians(runtime, points), accuracies(runtime, points))
+
+
+def accuracies(runtime: "Runtime", points: Iterable[Point]) -> dict[Point, float]:
+    """AP of points, 0..1, as the bundle has it: of the ladder's, or of the widths as they are."""
+    ladder = {rung.point: rung.ap for rung in runtime.ladder}
+    widths = {float(width): entry.get("bbox", {}).get("AP") for width, entry in runtime.manifest.metrics.items()}
+    found = {point: ladder.get(point) if ladder else widths.get(point.width) for point in points}
+    return {point: ap for point, ap in found.items() if ap is not None}
 
 
 def medians(runtime: "Runtime", points: Sequence[Point]) -> dict[Point, float]:
@@ -109,14 +126,14 @@ def medians(runtime: "Runtime", points: Sequence[Point]) -> dict[Point, float]:
     return {point: timing(point, milliseconds).p50_ms for point, milliseconds in runs.items()}
 
 
-def worth_having(points: Iterable[Point], ms: Mapping[Point, float], ap: Mapping[Point, float]) -> dict[Point, float]:
-    """Milliseconds of those points that find more than all quicker ones, by rising milliseconds.
+def worth_having(ms: Mapping[Point, float], ap: Mapping[Point, float]) -> dict[Point, float]:
+    """Those points that find more than all quicker ones, by rising milliseconds.
 
     Where no AP is known, a wider point is taken to find more.
     """
     kept: dict[Point, float] = {}
     best: tuple[float, float] = (-1.0, 0.0)
-    for point in sorted(points, key=lambda point: ms[point]):
+    for point in sorted(ms, key=lambda point: ms[point]):
         worth = ap.get(point, -1.0), point.width
         if worth > best:
             kept[point], best = ms[point], worth
