@@ -24,7 +24,7 @@ def source(*parts: int | Exception, pause_s: float = 0.0) -> Video:
             raise part
         for number in range(part):
             time.sleep(pause_s)
-            yield Frame(number, number / 25, PIXELS)
+            yield Frame(number, number * pause_s, PIXELS)
 
     return Video("cam", True, None, None, frames)
 

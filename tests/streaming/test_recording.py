@@ -1,5 +1,6 @@
 """A video from its file to what is kept of it."""
 
+import gc
 import json
 import signal
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from slimdet.errors import ConfigError
 from slimdet.streaming.outputs import read_lines
 from slimdet.streaming.recording import record
 from slimdet.streaming.settings import VideoSettings
+from slimdet.streaming.sources import Frame
 
 from .conftest import UNEVEN, av
 
@@ -132,14 +134,12 @@ def test_settings_that_cannot_be(fields: dict[str, Any], message: str) -> None:
 
 def test_longer_needs_no_more_memory(write_clip: Callable[..., Path], tmp_path: Path) -> None:
     """A frame that was handed out is not held: of all pictures few are alive at a time."""
-    import gc
-
-    alive = []
+    alive: list[int] = []
     clip = write_clip(tmp_path / "long.mkv", range(0, 2400, 40))
 
     def count(watch: Any, seen: Any) -> None:
         if seen.frame.number % 10 == 9:
-            alive.append(sum(isinstance(one, slimdet.streaming.sources.Frame) for one in gc.get_objects()))  # type: ignore[attr-defined]
+            alive.append(sum(type(one) is Frame for one in gc.get_objects()))
 
     record(clip, "bundled", VideoSettings(width=0.25, threads=1), tmp_path / "out", clip=False, on_frame=count)
     assert len(alive) == 6

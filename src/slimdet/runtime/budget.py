@@ -109,11 +109,12 @@ def costs(runtime: "Runtime") -> dict[Point, float]:
 
 
 def accuracies(runtime: "Runtime", points: Iterable[Point]) -> dict[Point, float]:
-    """AP of points, 0..1, as the bundle has it: of the ladder's, or of the widths as they are."""
-    ladder = {rung.point: rung.ap for rung in runtime.ladder}
-    widths = {float(width): entry.get("bbox", {}).get("AP") for width, entry in runtime.manifest.metrics.items()}
-    found = {point: ladder.get(point) if ladder else widths.get(point.width) for point in points}
-    return {point: ap for point, ap in found.items() if ap is not None}
+    """AP of points, 0..1, as the bundle has it: of the ladder's, and of the widths as they are."""
+    found: dict[Point, float | None] = {rung.point: rung.ap for rung in runtime.ladder}
+    for point in (wanted := list(points)):
+        if point == runtime.complete(Point(point.width)):
+            found.setdefault(point, runtime.manifest.metrics.get(str(point.width), {}).get("bbox", {}).get("AP"))
+    return {point: ap for point in wanted if (ap := found.get(point)) is not None}
 
 
 def medians(runtime: "Runtime", points: Sequence[Point]) -> dict[Point, float]:

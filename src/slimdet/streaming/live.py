@@ -63,12 +63,12 @@ class Live:
             raise self._ended
 
     def _read(self) -> None:
-        number, start = 0, time.monotonic()
+        number, start, last_s = 0, time.monotonic(), 0.0
         lost: float | None = None
         tries = 0
         end: Exception | bool = True
         while not self._left.is_set():
-            base = time.monotonic() - start if number else 0.0
+            base = max(time.monotonic() - start, last_s) if number else 0.0
             try:
                 with closing(self.video.open()) as frames:
                     for frame in frames:
@@ -78,7 +78,8 @@ class Live:
                             self.reconnects += 1
                             logger.warning("%s is back after %.1f s", self.video.name, time.monotonic() - lost)
                         lost, tries = None, 0
-                        self._hold(replace(frame, number=number, time_s=base + frame.time_s))
+                        last_s = base + frame.time_s
+                        self._hold(replace(frame, number=number, time_s=last_s))
                         number += 1
                 error: Exception = DataError(f"{self.video.name}: the stream ended")
             except DataError as raised:

@@ -102,7 +102,7 @@ class Tracker:
         missed = []
         for pair in ((0, 1), (-2, -1)):
             before, last = (self._looks[place] for place in pair)
-            missed.append((look.time_s - last.time_s, _missed(_carried(before, last, look.time_s), look.seen)))
+            missed.append((look.time_s - last.time_s, _missed(before, last, look)))
         (far_s, far), (near_s, near) = missed
         common = far.keys() & near.keys()
         if not common or far_s <= near_s:
@@ -130,13 +130,14 @@ def _carried(before: "_Look | None", last: "_Look", time_s: float) -> Objects:
     return Objects(boxes, last.seen.labels, last.seen.scores, last.seen.ids)
 
 
-def _missed(carried: Objects, seen: Objects) -> dict[int, float]:
-    """1 - IoU of every track that is in both."""
-    places = _places(seen)
+def _missed(before: _Look, last: _Look, look: _Look) -> dict[int, float]:
+    """1 - IoU of what is carried from `last` and what is seen later, for every track that all three looks have."""
+    carried, found = _carried(before, last, look.time_s), _places(look.seen)
+    common = _places(before.seen).keys() & found.keys()
     return {
-        track: 1 - iou(box, seen.boxes[places[track]])
-        for track, box in zip(carried.ids.tolist(), carried.boxes, strict=True)
-        if track in places
+        track: 1 - iou(carried.boxes[place], look.seen.boxes[found[track]])
+        for track, place in _places(last.seen).items()
+        if track in common
     }
 
 
