@@ -204,7 +204,8 @@ def test_a_misspelled_model(verb: str, capsys: Capture, bundle: Path, monkeypatc
 
 @pytest.mark.parametrize("verb", READERS)
 def test_a_folder_that_is_no_bundle(verb: str, capsys: Capture, tmp_path: Path, scene: Path) -> None:
-    words = [word.replace(TESTS, str(scene / "data.yaml")) for word in filled_in(verb, "--model")]
+    there = str(scene / ("images" if verb == "video" else "data.yaml"))
+    words = [word.replace(TESTS, there) for word in filled_in(verb, "--model")]
     assert "is not a bundle" in mistake([*words, "--model", str(tmp_path)], capsys)
 
 
@@ -215,7 +216,7 @@ WIDE = [verb for verb in READERS if "--width" in PARSERS[verb]._option_string_ac
 @pytest.mark.parametrize("width", ["0.6", "0", "1.5", "-0.5", "nan", "half"])
 def test_a_width_that_is_not_there(verb: str, width: str, capsys: Capture, bundle: Path, scene: Path) -> None:
     words = [verb, "--model", str(bundle), "--width", width]
-    if verb == "predict":
+    if verb in ("predict", "video"):
         words.append(str(scene / "images"))
     if verb == "val":
         words += ["--data", str(scene / "coco.json"), "--images", str(scene / "images")]

@@ -105,6 +105,10 @@ def source(text: str) -> str:
     return text if any(sign in text for sign in "*?[") else str(existing(text))  # a glob pattern is expanded later
 
 
+def moving(text: str) -> str:
+    return text if "://" in text or text.isdigit() else str(existing(text))
+
+
 def existing_or(*words: str) -> Callable[[str], str]:
     """A parser of a file or folder that exists, or one of the `words` that stand for something else."""
 
@@ -148,6 +152,7 @@ Sides = Annotated[int | tuple[int, int], one_or_two_sides]
 Parts = Annotated[tuple[str, ...], some_of("features", "classes", "rpn", "masks")]  # of distillation
 Existing = Annotated[Path, existing]
 Source = Annotated[str, source]  # a file, a folder, or a glob pattern
+VideoSource = Annotated[str, moving]  # a file, a folder, a camera's number, or an address
 Start = Annotated[str, existing_or("imagenet", "none", "bundled")]  # of training: weights, a bundle, or one of these
 
 # Flags of several verbs, with their help.

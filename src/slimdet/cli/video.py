@@ -20,6 +20,7 @@ from slimdet.cli.flags import (
     Proposals,
     Side,
     Threads,
+    VideoSource,
     Width,
 )
 from slimdet.streaming.settings import VideoSettings as S
@@ -31,7 +32,7 @@ EVERY_S = 5.0  # between two lines where there is no terminal
 
 
 def video(
-    source: Annotated[str, "a video, a folder of pictures, a camera (0, 1, ...) or an address (rtsp://...)"],
+    source: Annotated[VideoSource, "a video, a folder of pictures, a camera (0, 1, ...) or an address (rtsp://...)"],
     *,
     model: Model,
     budget_ms: Annotated[Positive | None, "milliseconds from a frame to its boxes, for 95 of 100"] = S.budget_ms,
