@@ -159,6 +159,7 @@ def profile(
     threads: Threads = ProfileSettings.threads,
     repeats: Annotated[Count, "timed runs of every width"] = ProfileSettings.repeats,
     memory: AnyMemory = ProfileSettings.memory,
+    save: Annotated[bool, "time all engines and numbers of threads, and keep it in the bundle for engine auto"] = False,
 ) -> Outcome:
     """Latency, memory, disk, and with torch multiply-adds, of every width.
 
@@ -168,6 +169,10 @@ def profile(
     from slimdet.report.costs import costs
 
     how = ProfileSettings(engine, device, threads, imgsz, proposals, precision, repeats, memory=memory)
+    if save:
+        from slimdet.report.engines import save_latencies
+
+        save_latencies(model, repeats)
     found = costs(model, how)
     return Outcome(found, views.costs(found))
 

@@ -9,7 +9,7 @@ import numpy as np
 from slimdet.bundle.ladder import Point, best_within
 from slimdet.errors import ConfigError
 from slimdet.runtime.latency import latencies, timing
-from slimdet.runtime.machine import machine_key
+from slimdet.runtime.machine import known_ms
 
 if TYPE_CHECKING:
     from slimdet.runtime.detector import Runtime
@@ -48,9 +48,9 @@ def medians(runtime: "Runtime") -> dict[Point, float]:
 
     Points that the engine does not run are left out.
     """
-    recorded = runtime.manifest.latencies.get(machine_key(runtime.engine, runtime.threads))
-    if recorded and all(rung.point in recorded.medians for rung in runtime.ladder):
-        return recorded.medians
+    recorded = known_ms(runtime.manifest, runtime.engine, runtime.options)
+    if all(rung.point in recorded for rung in runtime.ladder):
+        return recorded
     points = [rung.point for rung in runtime.ladder if runtime.has(rung.point)]
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     runs = latencies({point: partial(runtime, picture, point=point) for point in points}, REPEATS)

@@ -76,7 +76,7 @@ class OnnxruntimeEngine:
         file = self.files(width, precision)[0]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = self._options.threads or 0
+        options.intra_op_num_threads = self._options.threads_of(width) or 0
         # Widths take turns: threads of one that wait awake would hold up the next, or another process.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")

@@ -41,9 +41,6 @@ class OpenvinoEngine:
         available = [name.lower() for name in self._core.available_devices]
         if self.device not in available:
             raise ConfigError(f"--device {device} is not one of OpenVINO's here; available: {', '.join(available)}")
-        self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if options.threads:
-            self._settings["INFERENCE_NUM_THREADS"] = options.threads
 
     def precision(self, width: float) -> Precision:
         # What was measured was measured on a CPU.
@@ -65,10 +62,15 @@ class OpenvinoEngine:
         precision = precision or self.precision(width)
         check_precision(precision, self._precisions(), f"openvino on this {self.device}", "a device that has it")
         file = self.files(width, precision)[0]
-        hint = {"INFERENCE_PRECISION_HINT": _HALVES.get(precision, "f32")}
+        hints: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _HALVES.get(precision, "f32"),
+        }
+        if threads := self._options.threads_of(width):
+            hints["INFERENCE_NUM_THREADS"] = threads
         try:
             model = _opened(self._core.read_model(file))
-            compiled = self._core.compile_model(model, self.device.upper(), self._settings | hint)
+            compiled = self._core.compile_model(model, self.device.upper(), hints)
             said = model.get_rt_info(["framework", "input"]).astype(str)
             given = [name for one in model.inputs for name in one.names]
             return OpenvinoSession(compiled, FileInputs(file, said, given, self._options), precision)
