@@ -15,6 +15,7 @@ from slimdet.errors import BundleError, ConfigError
 from slimdet.runtime.engine import EngineSettings, Found, check_precision, exported_threshold
 from slimdet.runtime.exported import OPTIONS, FileInputs
 
+SHAPES = 64  # layers that are kept as prepared for a shape, the last ones; with its own 5000 OpenVINO grows and grows
 _HALVES: dict[Precision, str] = {"bf16": "bf16", "fp16": "f16"}  # and OpenVINO's names
 
 
@@ -66,6 +67,8 @@ class OpenvinoEngine:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _HALVES.get(precision, "f32"),
         }
+        if self.device == "cpu":
+            hints["CPU_RUNTIME_CACHE_CAPACITY"] = SHAPES
         if threads := self._options.threads_of(width):
             hints["INFERENCE_NUM_THREADS"] = threads
         try:
