@@ -2,10 +2,10 @@
 
     python benchmarks/runtime/openvino_sizes.py [--out openvino_sizes.json]
 
-The bundled detector, one thread, CPU milliseconds, medians. "growth": a fresh process detects in images of random sizes,
-186 to 256 pixels a side, with OpenVINO's own bound on the layers it has prepared for a shape (5000) and with that of the
-engine; MiB that it has grown by since the first image. "one size": the file as the engine compiles it, against the same
-with the image's size and `imgsz` fixed.
+The bundled detector, one thread, CPU milliseconds, medians. "growth": a fresh process detects in images of random
+sizes, 186 to 256 pixels a side, with OpenVINO's own bound on the layers it keeps as prepared for a shape (5000) and
+with that of the engine; MiB that it has grown by since the first image. "one size": the file as the engine compiles it,
+against the same with the image's size, `imgsz` and `proposals` fixed.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     python benchmarks/runtime/roialign.py [--out roialign.json]
 
-A box's 7 x 7 cells are A F B': F a channel of the feature map, A [7, H] and B [7, W] the weights with which its rows and
-columns are averaged. "products" pools each box from the map of its level and puts channels first, as RoIAlign does;
-"without the last transposition" leaves [boxes, 7, channels, 7], whose order the weights of the next layer would have to
-take on. One image, one thread, CPU milliseconds, medians of turns. Maps and boxes as the bundled detector has them (186
-pixels) and as a ResNet-50's full neck has them at 640 (its three finest maps), most boxes on the finest.
+A box's 7 x 7 cells are A F B': F a channel of the feature map, A [7, H] and B [7, W] the weights with which its rows
+and columns are averaged. "products" pools each box from the map of its level and puts channels first, as RoIAlign does;
+"without the last transposition" leaves [boxes, 7, channels, 7], whose order the weights of the next layer would have
+to take on. One image, one thread, CPU milliseconds, medians of turns. Maps and boxes as the bundled detector has them
+(186 pixels) and as a ResNet-50's full neck has them at 640 (its three finest maps), most boxes on the finest.
 """
 
 import argparse
@@ -93,7 +93,9 @@ def measure(side: int, stride: int, count: int, channels: int, folder: Path) -> 
     levels = [torch.randn(1, channels, side >> place, side >> place) for place in range(LEVELS)]
     names = ["boxes", "number", *(f"level{place}" for place in range(LEVELS))]
     feeds = dict(zip(names, [one.numpy() for one in (boxes, number, *levels)], strict=True))
-    dynamic = {name: {2: f"H of {name}", 3: f"W of {name}"} for name in names[2:]} | {name: {0: "R"} for name in names[:2]}
+    dynamic = {name: {2: f"H of {name}", 3: f"W of {name}"} for name in names[2:]} | {
+        name: {0: "R"} for name in names[:2]
+    }
     runs: dict[tuple[str, str], Callable[[], Any]] = {}
     for way in WAYS:
         file = folder / "pool.onnx"
