@@ -132,7 +132,7 @@ def test_sides_are_those_of_the_model(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_an_engine_file_that_cannot_be_run_is_named(engine: str, exported: Path) -> None:
-    file, content = exported / "width-0.5.onnx", b"\x08\x09not an engine"
+    file, content = exported / "width-0.5.onnx", b"\x08\x09"  # an ONNX file of nothing but its version
     file.write_bytes(content)
     with pytest.raises(BundleError, match="its sha256 differs"):
         Runtime(exported, engine=engine).prepare([0.5])

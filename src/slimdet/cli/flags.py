@@ -141,6 +141,7 @@ NonNegative = Annotated[float, number(float, 0)]
 Fraction = Annotated[float, number(float, 0, 1)]
 Width = Annotated[float, one_width]
 Widths = Annotated[tuple[float, ...] | WidthRange, width_list]
+SomeWidths = Annotated[tuple[float, ...], several(one_width)]
 WidthsOrAll = Annotated[tuple[float, ...] | None, some_widths_or_all]  # None is all
 Counts = Annotated[tuple[int, ...], several(number(int, 1))]
 Sides = Annotated[int | tuple[int, int], one_or_two_sides]

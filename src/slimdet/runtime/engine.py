@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 from slimdet.bundle.ladder import Point, Precision
 from slimdet.bundle.manifest import Manifest
@@ -201,6 +201,15 @@ def exported_threshold(bundle: Manifest) -> float:
     """The score that detections of a bundle's engine files are above: the detector's own, which the graph has within.
 
     A bundle records what differs from the builder's settings, and torchvision's is 0.05.
+
+    Raises:
+        BundleError: what it records is no score.
     """
-    settings = bundle.architecture.get("settings") or {}
-    return settings.get("roi_heads", {}).get("score_thresh", 0.05)
+    settings: Any = bundle.architecture.get("settings") or {}
+    try:
+        threshold = settings.get("roi_heads", {}).get("score_thresh", 0.05)
+        if 0 <= threshold <= 1:
+            return float(threshold)
+    except (AttributeError, TypeError):
+        pass
+    raise BundleError(f"{bundle.name}: the score_thresh of its architecture is not in 0..1; get the bundle again")

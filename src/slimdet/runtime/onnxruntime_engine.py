@@ -16,7 +16,7 @@ from slimdet.bundle.mapped import mapped
 from slimdet.errors import BundleError, ConfigError
 from slimdet.messages import first_line
 from slimdet.runtime.engine import EngineSettings, Found, check_precision, exported_threshold
-from slimdet.runtime.exported import STORED, FileInputs
+from slimdet.runtime.exported import STORED, EngineOutputs, FileInputs
 
 # Devices as they are called everywhere in slimdet, and ONNX Runtime's names.
 PROVIDERS = {
@@ -64,19 +64,29 @@ class OnnxruntimeEngine:
 
     def files(self, width: float, precision: Precision | None = None) -> list[Path]:
         precision = precision or self.precision(width)
-        check_precision(precision, ("fp32", "int8"), "onnxruntime", "engine openvino")
-        files = self._bundle.engine("onnx" if precision == "fp32" else f"onnx{INT8}", width)
-        if self._options.memory == "low" and len(files) == 1:
-            way = f"slimdet export --model {self._bundle.name} --linked"
-            raise ConfigError(f"{files[0]} has weights of its own and no memory 'low'; make it with '{way}'")
+        files = self._bundle.engine(self._kind(precision), width)
+        self._check_memory(files)
         return files
 
     def load(self, width: float, precision: Precision | None = None) -> "OnnxSession":
         precision = precision or self.precision(width)
-        file = self.files(width, precision)[0]
+        with self._bundle.opening(self._kind(precision), width) as files:
+            self._check_memory(files)
+            return self._open(files[0], precision, self._options.threads_of(width))
+
+    def _check_memory(self, files: list[Path]) -> None:
+        if self._options.memory == "low" and len(files) == 1:
+            way = f"slimdet export --model {self._bundle.name} --linked"
+            raise ConfigError(f"{files[0]} has weights of its own and no memory 'low'; make it with '{way}'")
+
+    def _kind(self, precision: Precision) -> str:
+        check_precision(precision, ("fp32", "int8"), "onnxruntime", "engine openvino")
+        return "onnx" if precision == "fp32" else f"onnx{INT8}"
+
+    def _open(self, file: Path, precision: Precision, threads: int | None) -> "OnnxSession":
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = self._options.threads_of(width) or 0
+        options.intra_op_num_threads = threads or 0
         # Widths take turns: threads of one that wait awake would hold up the next, or another process.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -91,9 +101,10 @@ class OnnxruntimeEngine:
             )
             said = session.get_modelmeta().custom_metadata_map["input"]
             given = [one.name for one in (*session.get_inputs(), *session.get_overridable_initializers())]
-            loaded = OnnxSession(session, FileInputs(file, said, given, self._options), precision)
+            outputs = EngineOutputs(file, [one.name for one in session.get_outputs()], len(self._bundle.classes))
+            loaded = OnnxSession(session, FileInputs(file, said, given, self._options), outputs, precision)
             loaded.kept = self._stored if low else None
-        except ConfigError:
+        except (BundleError, ConfigError):
             raise
         except Exception as error:  # the library's exceptions have no base of their own
             version = onnxruntime.__version__
@@ -133,14 +144,20 @@ class OnnxSession:
 
     kept: Any = None  # weights that the session points to and does not hold
 
-    def __init__(self, session: onnxruntime.InferenceSession, inputs: FileInputs, precision: Precision) -> None:
-        self._session, self.precision = session, precision
-        self._outputs = [output.name for output in session.get_outputs()]
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: FileInputs,
+        outputs: EngineOutputs,
+        precision: Precision,
+    ) -> None:
+        self._session, self._outputs, self.precision = session, outputs, precision
         self._inputs, self.sides, self.proposals = inputs, inputs.sides, inputs.proposals
 
     def __call__(
         self, images: NDArray[np.uint8], conf: float = 1.0, imgsz: int | None = None, proposals: int | None = None
     ) -> Found:
         feeds = self._inputs(images, imgsz, proposals)
-        values: Any = self._session.run(self._outputs, feeds)
-        return Found(**dict(zip(self._outputs, values, strict=True)))
+        with self._outputs.failing():
+            values: Any = self._session.run(self._outputs.names, feeds)
+        return self._outputs(values, images)
