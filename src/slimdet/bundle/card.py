@@ -154,13 +154,29 @@ def write_ladder(path: str | Path, ladder: Sequence[Rung], machine: str, latenci
     if foreign := [rung.point for rung in ladder if weights.get(str(rung.point.width)) != rung.weights]:
         raise BundleError(f"{path} changed while it was measured: {foreign[0]} is of other weights; tune it again")
     others = _of_rungs(described.latencies, ladder)
-    document = {
-        **described.document,
+    merged = others | {machine: latencies}
+    changes = {
         "ladder": [rung.entry for rung in ladder],
-        "latencies": {name: one.entry for name, one in (others | {machine: latencies}).items()},
+        "latencies": {name: one.entry for name, one in merged.items()},
     }
+    _write(described, changes)
+
+
+def write_latencies(path: str | Path, latencies: Mapping[str, Latencies]) -> None:
+    """Give a bundle latencies by machine; those that it has of the same machines go, all else in it stays.
+
+    Raises:
+        BundleError: the folder is no bundle.
+    """
+    described = manifest.read(path)
+    merged = described.latencies | dict(latencies)
+    _write(described, {"latencies": {name: one.entry for name, one in merged.items()}})
+
+
+def _write(described: manifest.Manifest, changes: Mapping[str, Any]) -> None:
     with atomic_write(described.folder / manifest.MODEL) as temporary:
-        temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps({**described.document, **changes}, indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _of_rungs(latencies: Mapping[str, Latencies], ladder: Sequence[Rung]) -> dict[str, Latencies]:

@@ -120,6 +120,7 @@ def profile(
     threads: Threads = ProfileSettings.threads,
     repeats: Annotated[Count, "timed runs of every width"] = ProfileSettings.repeats,
     memory: AnyMemory = ProfileSettings.memory,
+    save: Annotated[bool, "time all engines and numbers of threads, and keep it in the bundle for engine auto"] = False,
 ) -> Outcome:
     """Latency, memory, disk, parameters and multiply-adds of every width, as far as they are known.
 
@@ -129,6 +130,10 @@ def profile(
     from slimdet.report.costs import costs
 
     how = ProfileSettings(engine, device, threads, imgsz, proposals, precision, repeats, memory=memory)
+    if save:
+        from slimdet.report.engines import save_latencies
+
+        save_latencies(model, repeats)
     found = costs(model, how)
     return Outcome(found, views.costs(found))
 

@@ -101,6 +101,8 @@ def costs(found: "Costs") -> str:
     by_width = ", ".join(f"{width} {precision}" for width, precision in found.precisions.items())
     if len(kinds := set(found.precisions.values())) == 1:
         by_width = min(kinds)
+    if found.width_threads:
+        by_width += f", threads {', '.join(f'{width} {count}' for width, count in found.width_threads.items())}"
     timed = f"median of {found.repeats} runs on {found.imgsz}x{found.imgsz} pixels of noise"
     return f"{cost_table(found.widths)}\n\n{found.engine} on {found.device}, {by_width}, {timed}{''.join(lines)}"
 

@@ -1,7 +1,7 @@
 """What each width of a bundle costs on an engine: the verb `profile`, without torch where the engine is another."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ from slimdet.bundle import manifest
 from slimdet.errors import ConfigError
 from slimdet.messages import with_fields
 from slimdet.report.settings import ProfileSettings
+from slimdet.runtime.choice import settled
 from slimdet.runtime.detector import Runtime
-from slimdet.runtime.engine import EngineSettings, Memory, check_precision, choose
+from slimdet.runtime.engine import EngineSettings, Memory, check_precision
 from slimdet.runtime.footprint import footprint, together
 from slimdet.runtime.latency import runtime_latencies, summary
 
@@ -22,7 +23,7 @@ class Costs:
     """What each width costs, and how it was measured.
 
     Attributes:
-        threads: of one run; None is the engine's choice.
+        threads: of one run, as given; None is the engine's choice.
         imgsz: side of the square picture, pixels.
         widths: {"0.25": {...}, ...} with, as far as it is known,
 
@@ -34,6 +35,7 @@ class Costs:
         precisions: of the layers, by width.
         all: of all widths in one process, by mode of memory, {"fast": {"disk_mb", "memory_mb", "latency_ms": {"0.25":
             ...}}, "low": ...}, the latency as measured there; empty with torch.
+        width_threads: what engine "auto" took of each width's, by measurement; empty where nothing was measured.
     """
 
     engine: str
@@ -44,6 +46,7 @@ class Costs:
     widths: dict[str, dict[str, float]]
     precisions: dict[str, str]
     all: dict[Memory, dict[str, Any]] = field(default_factory=dict)
+    width_threads: dict[str, int] = field(default_factory=dict)
 
 
 def costs(model: str | Path, settings: ProfileSettings | None = None, **changes: Any) -> Costs:
@@ -58,13 +61,12 @@ def costs(model: str | Path, settings: ProfileSettings | None = None, **changes:
         BundleError, ConfigError: as for `Runtime`; or a number of proposals with torch.
     """
     settings = with_fields(settings or ProfileSettings(), changes)
-    name = choose(settings.engine, manifest.read(model))
-    if name == "torch":
+    options = EngineSettings(**{one.name: getattr(settings, one.name) for one in fields(EngineSettings)})
+    options = settled(options, manifest.read(model))
+    if options.engine == "torch":
         return _with_torch(model, settings)
     if settings.repeats < 1:
         raise ConfigError(f"repeats {settings.repeats} must be 1 or more")
-    options = EngineSettings(**{one.name: getattr(settings, one.name) for one in fields(EngineSettings)})
-    options = replace(options, engine=name)
     runtime = Runtime(model, **vars(options)).prepare()
     sizes = footprint(runtime.engine, runtime.manifest, options)
     widths: dict[str, dict[str, float]] = {}
@@ -76,7 +78,8 @@ def costs(model: str | Path, settings: ProfileSettings | None = None, **changes:
     whole: dict[Memory, dict[str, Any]] = {
         mode: _in_mb(one) for mode, one in together(runtime.manifest, options).items()
     }
-    return Costs(name, device, settings.threads, side, settings.repeats, widths, precisions, whole)
+    threads = {str(width): count for width, count in options.width_threads}
+    return Costs(options.engine, device, settings.threads, side, settings.repeats, widths, precisions, whole, threads)
 
 
 def _in_mb(sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,4 +101,12 @@ def _with_torch(model: str | Path, settings: ProfileSettings) -> Costs:
         torch.set_num_threads(settings.threads)
     found = profiling.profile(store.load(model), settings.imgsz, settings.device, settings.repeats)
     precisions = dict.fromkeys(found.widths, "fp32")
-    return Costs("torch", found.device, found.threads, found.imgsz, found.repeats, found.widths, precisions)
+    return Costs(
+        "torch",
+        found.device,
+        found.threads,
+        found.imgsz,
+        found.repeats,
+        found.widths,
+        precisions,
+    )

@@ -18,7 +18,7 @@ from slimdet.bundle.ladder import Point
 from slimdet.control.controller import Choice, Controller
 from slimdet.errors import ConfigError
 from slimdet.runtime.latency import latencies, timing
-from slimdet.runtime.machine import machine_key
+from slimdet.runtime.machine import known_ms
 
 if TYPE_CHECKING:
     from slimdet.runtime.detector import Runtime
@@ -119,9 +119,9 @@ def accuracies(runtime: "Runtime", points: Iterable[Point]) -> dict[Point, float
 
 def medians(runtime: "Runtime", points: Sequence[Point]) -> dict[Point, float]:
     """Milliseconds of points here: as the bundle has them of this machine, else timed briefly."""
-    recorded = runtime.manifest.latencies.get(machine_key(runtime.engine, runtime.threads))
-    if recorded and all(point in recorded.medians for point in points):
-        return {point: recorded.medians[point] for point in points}
+    recorded = known_ms(runtime.manifest, runtime.engine, runtime.options)
+    if all(point in recorded for point in points):
+        return {point: recorded[point] for point in points}
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     runs = latencies({point: partial(runtime, picture, point=point) for point in points}, REPEATS)
     return {point: timing(point, milliseconds).p50_ms for point, milliseconds in runs.items()}

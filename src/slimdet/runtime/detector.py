@@ -24,7 +24,8 @@ from slimdet.images.resizing import Sides, Size
 from slimdet.images.sides import scaled_sides
 from slimdet.runtime import preprocessing
 from slimdet.runtime.budget import Budget, held
-from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Memory, Session, choose, make
+from slimdet.runtime.choice import settled
+from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Memory, Session, make
 from slimdet.runtime.pipeline import in_order
 from slimdet.runtime.preprocessing import Color, DecodedImage, Source
 from slimdet.runtime.result import Classes, Result, check_conf, labels_of
@@ -74,7 +75,9 @@ class Runtime:
     Args:
         model: a bundle's folder, or "bundled".
         width: the width that runs where a call names none.
-        engine: "onnxruntime", "openvino", "torch", or "auto": onnxruntime where the bundle was exported, else torch.
+        engine: "onnxruntime", "openvino", "torch", or "auto": the one that `slimdet profile --save` found the quickest
+            here, on as many threads as each width does best on, else onnxruntime where the bundle was exported, else
+            torch.
         budget_ms: milliseconds for an image, from its file to its boxes, in which 95 of 100 calls end. Where a call
             names nothing, the point is chosen that finds most of those that are expected to be in time, call by call:
             of the ladder, or of the widths where the bundle has no ladder. Under load from outside it narrows. What
@@ -89,6 +92,7 @@ class Runtime:
         classes: names of the labels 1..K.
         category_ids: ids of the labels in the data set's annotations.
         ladder: the bundle's rungs (`slimdet.bundle.ladder.Rung`), cheapest first; empty where none were measured.
+        options: the engine's settings, with nothing left to "auto" but the device.
         threads: of one run, as given.
         budget: what holds `budget_ms` (`slimdet.runtime.budget.Budget`); None without one.
 
@@ -113,12 +117,12 @@ class Runtime:
         self.width = self.manifest.check_width(width)
         self.widths, self.classes = self.manifest.widths, self.manifest.classes
         self.category_ids, self.ladder = self.manifest.category_ids, self.manifest.ladder
-        self._options = EngineSettings(engine, **options)
-        self.engine: Engine = make(choose(engine, self.manifest), self.manifest, self._options)
+        self.options = settled(EngineSettings(engine, **options), self.manifest)
+        self.engine: Engine = make(self.options.engine, self.manifest, self.options)
         self.conf = self._check_conf(conf)
         self._sessions: dict[tuple[float, Precision | None], Session] = {}
         self._loading: dict[float, threading.Lock] = {}
-        self.threads = self._options.threads
+        self.threads = self.options.threads
         self.budget: Budget | None = None
         if budget_ms is not None:
             self.budget = held(self, budget_ms)

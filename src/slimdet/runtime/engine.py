@@ -31,7 +31,8 @@ class EngineSettings:
     """Which engine runs, and how.
 
     Attributes:
-        engine: "auto" is onnxruntime where the model was exported, else torch.
+        engine: "auto" is the one that measured best on this machine if that is known (`slimdet.runtime.choice`), else
+            onnxruntime where the model was exported, else torch.
         device: "auto", "cpu", "cuda", "cuda:N", "mps" (also "coreml"), as far as the engine has it.
         threads: for one run; by default the engine's own choice, which is about one for each core.
         imgsz: shorter side that images are resized to, in pixels, where a call names none; None is the model's.
@@ -39,6 +40,7 @@ class EngineSettings:
         precision: of the layers, where a call names none; None is the best that was measured for each width.
         memory: "low" keeps no copy of the weights for each width: layers take theirs from the bundle's one file, mapped
             into memory, run by run, which is slower. For onnxruntime and files that were exported with `linked`.
+        width_threads: threads of single widths, ((0.25, 1), ...), in place of `threads`.
 
     Raises:
         ConfigError: no such engine, precision or mode of memory, or a number that is too small.
@@ -51,12 +53,17 @@ class EngineSettings:
     proposals: int | None = None
     precision: Precision | None = None
     memory: Memory = field(default="fast", kw_only=True)
+    width_threads: tuple[tuple[float, int], ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         check_choices(self)
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads {self.threads} must be 1 or more")
         Point(imgsz=self.imgsz, proposals=self.proposals, precision=self.precision)  # checks them
+
+    def threads_of(self, width: float) -> int | None:
+        """Threads of one run of a width; None is the engine's own choice."""
+        return dict(self.width_threads).get(width, self.threads)
 
 
 class Found(NamedTuple):
@@ -147,7 +154,7 @@ class Engine(Protocol):
 
 
 def choose(name: EngineName, bundle: Manifest) -> EngineName:
-    """The engine of that name; "auto" is onnxruntime where the bundle has exported widths, torch otherwise.
+    """The engine of that name; "auto" is onnxruntime where the bundle has exported widths, torch otherwise: the rule.
 
     Raises:
         ConfigError: no such engine.

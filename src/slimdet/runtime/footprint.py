@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
@@ -42,8 +42,12 @@ def footprint(engine: Engine, bundle: manifest.Manifest, options: EngineSettings
         {"0.25": {"disk_bytes", "memory_bytes"}, ...}. Memory is what is resident after some images, without Python and
         the engine's own code; absent where the system does not tell (it is not Linux).
     """
-    measured = {width: _measured(engine, bundle, options, [width]) for width in bundle.widths}
-    return {str(width): {key: one[key] for key in one if key != "latency_ms"} for width, one in measured.items()}
+    sizes = {}
+    for width in bundle.widths:
+        sizes[str(width)] = {"disk_bytes": _on_disk(engine, [width])}
+        if (grown := growth(engine.name, bundle.name, options, [width])) is not None:
+            sizes[str(width)]["memory_bytes"] = grown
+    return sizes
 
 
 def together(bundle: manifest.Manifest, options: EngineSettings) -> dict[Memory, dict[str, Any]]:
@@ -60,18 +64,11 @@ def together(bundle: manifest.Manifest, options: EngineSettings) -> dict[Memory,
     for mode in MODES:
         own = replace(options, memory=mode)
         try:
-            found[mode] = _measured(make(options.engine, bundle, own), bundle, own, bundle.widths)
+            disk = _on_disk(make(options.engine, bundle, own), bundle.widths)
         except ConfigError:  # not of this engine, or not of these files
             continue
+        found[mode] = {"disk_bytes": disk, **_in_a_process(options.engine, bundle.name, own, bundle.widths)}
     return found
-
-
-def _measured(
-    engine: Engine, bundle: manifest.Manifest, options: EngineSettings, widths: Sequence[float]
-) -> dict[str, Any]:
-    read = {file for width in widths for file in engine.files(width)}
-    told = _in_a_process(engine.name, bundle.name, options, widths)
-    return {"disk_bytes": sum(file.stat().st_size for file in read), **told}
 
 
 def growth(engine: str, bundle: str, options: EngineSettings, widths: Iterable[float]) -> int | None:
@@ -80,6 +77,10 @@ def growth(engine: str, bundle: str, options: EngineSettings, widths: Iterable[f
     They run at the size, with the proposals and in the precision that `options` say.
     """
     return _in_a_process(engine, bundle, options, widths).get("memory_bytes")
+
+
+def _on_disk(engine: Engine, widths: Iterable[float]) -> int:
+    return sum(file.stat().st_size for file in {file for width in widths for file in engine.files(width)})
 
 
 def _in_a_process(engine: str, bundle: str, options: EngineSettings, widths: Iterable[float]) -> dict[str, Any]:

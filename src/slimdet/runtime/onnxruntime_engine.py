@@ -72,7 +72,7 @@ class OnnxruntimeEngine:
         precision = precision or self.precision(width)
         with self._bundle.opening(self._kind(precision), width) as files:
             self._check_memory(files)
-            return self._open(files[0], precision)
+            return self._open(files[0], precision, self._options.threads_of(width))
 
     def _check_memory(self, files: list[Path]) -> None:
         if self._options.memory == "low" and len(files) == 1:
@@ -83,10 +83,10 @@ class OnnxruntimeEngine:
         check_precision(precision, ("fp32", "int8"), "onnxruntime", "engine openvino")
         return "onnx" if precision == "fp32" else f"onnx{INT8}"
 
-    def _open(self, file: Path, precision: Precision) -> "OnnxSession":
+    def _open(self, file: Path, precision: Precision, threads: int | None) -> "OnnxSession":
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
-        options.intra_op_num_threads = self._options.threads or 0
+        options.intra_op_num_threads = threads or 0
         # Widths take turns: threads of one that wait awake would hold up the next, or another process.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")

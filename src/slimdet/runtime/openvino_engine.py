@@ -15,6 +15,7 @@ from slimdet.errors import BundleError, ConfigError
 from slimdet.runtime.engine import EngineSettings, Found, check_precision, exported_threshold
 from slimdet.runtime.exported import OPTIONS, EngineOutputs, FileInputs
 
+SHAPES = 64  # layers that are kept as prepared for a shape, the last ones; with its own 5000 OpenVINO grows and grows
 _HALVES: dict[Precision, str] = {"bf16": "bf16", "fp16": "f16"}  # and OpenVINO's names
 
 
@@ -41,9 +42,6 @@ class OpenvinoEngine:
         available = [name.lower() for name in self._core.available_devices]
         if self.device not in available:
             raise ConfigError(f"--device {device} is not one of OpenVINO's here; available: {', '.join(available)}")
-        self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if options.threads:
-            self._settings["INFERENCE_NUM_THREADS"] = options.threads
 
     def precision(self, width: float) -> Precision:
         # What was measured was measured on a CPU.
@@ -67,13 +65,20 @@ class OpenvinoEngine:
         precision = precision or self.precision(width)
         check_precision(precision, self._precisions(), f"openvino on this {self.device}", "a device that has it")
         with self._bundle.opening(self._file_kind(precision), width) as files:
-            return self._open(files[0], precision)
+            return self._open(files[0], precision, self._options.threads_of(width))
 
-    def _open(self, file: Path, precision: Precision) -> "OpenvinoSession":
-        hint = {"INFERENCE_PRECISION_HINT": _HALVES.get(precision, "f32")}
+    def _open(self, file: Path, precision: Precision, threads: int | None) -> "OpenvinoSession":
+        hints: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _HALVES.get(precision, "f32"),
+        }
+        if self.device == "cpu":
+            hints["CPU_RUNTIME_CACHE_CAPACITY"] = SHAPES
+        if threads:
+            hints["INFERENCE_NUM_THREADS"] = threads
         try:
             model = _opened(self._core.read_model(file))
-            compiled = self._core.compile_model(model, self.device.upper(), self._settings | hint)
+            compiled = self._core.compile_model(model, self.device.upper(), hints)
             said = model.get_rt_info(["framework", "input"]).astype(str)
             given = [name for one in model.inputs for name in one.names]
             named = {name for output in compiled.outputs for name in output.names}  # a tensor may have several

@@ -19,6 +19,7 @@ from slimdet.messages import with_fields
 from slimdet.models.kinds import require
 from slimdet.report.plots import plot_ladder
 from slimdet.runtime.detector import Runtime
+from slimdet.runtime.engine import choose
 from slimdet.runtime.machine import machine_key, versions
 from slimdet.search.grid import grid
 from slimdet.search.race import front
@@ -97,7 +98,8 @@ def tune(
     settings = with_fields(settings or TuneSettings(), fields)
     described, split = manifest.read(model), read_val_split(data)
     require(described.architecture, "validate", str(model))
-    runtime = Runtime(model, engine=settings.engine, device=settings.device, threads=settings.threads)
+    engine = choose(settings.engine, described)  # one and its threads: not what measured best, which is by width
+    runtime = Runtime(model, engine=engine, device=settings.device, threads=settings.threads)
     dataset = CocoDataset(split.annotations, split.images)
     points = grid(runtime, settings)
     check_points(runtime, dataset, points)
