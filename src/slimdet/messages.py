@@ -18,6 +18,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def printable(text: str) -> str:
+    """Text from a file as it is shown: what would steer a terminal, or begin another line, stands as an escape."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 def listed(names: Sequence[str], shown: int = 8) -> str:
     """`"a, b and 3 more"`: the first names and the number of the others; "none" where there are none."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""

@@ -162,3 +162,28 @@ def test_reading_needs_the_standard_library_alone() -> None:
     read = "from slimdet.bundle import manifest; manifest.read('bundled').weights()"
     code = f"{read}; import sys; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_files_that_are_links_are_refused(folder: Path) -> None:
+    for name in ("width-0.5.onnx", "weights.safetensors"):
+        (folder / name).rename(folder / "elsewhere")
+        (folder / name).symlink_to(folder / "elsewhere")
+        read = manifest.read(folder)
+        with pytest.raises(BundleError, match=f"{name} is a link"):
+            read.weights() if name == "weights.safetensors" else read.engine("onnx", 0.5)
+
+
+def test_a_file_that_is_changed_while_it_is_opened_is_told(folder: Path, document: dict[str, Any]) -> None:
+    content = b"\x08\x09"
+    document["engines"]["onnx"]["0.5"]["sha256"] = sha256(content)
+    (folder / "width-0.5.onnx").write_bytes(content)
+    with altered(folder, document).opening("onnx", 0.5) as files:
+        assert files == [folder / "width-0.5.onnx"]
+    opening = manifest.read(folder).opening("onnx", 0.5)
+    (folder / "new").write_bytes(content)
+    with pytest.raises(BundleError, match="was changed while it was opened"), opening:
+        (folder / "new").replace(folder / "width-0.5.onnx")
+
+
+def test_class_names_do_not_steer_a_terminal(folder: Path, document: dict[str, Any]) -> None:
+    assert altered(folder, document | {"classes": ["cat\x1b[2J", "do\ng"]}).classes == ("cat\\x1b[2J", "do\\ng")

@@ -412,7 +412,7 @@ def test_classes_of_a_call(detector: Runtime) -> None:
 @pytest.mark.parametrize("engine", ["auto", *ENGINES])
 def test_a_kind_that_would_lose_what_it_finds_is_refused(engine: str, exported: Path) -> None:
     document = json.loads((exported / "model.json").read_text())
-    document["architecture"] = {"builder": "torchvision.keypointrcnn_resnet50_fpn", "num_classes": 2}
+    document["architecture"] = {"builder": "torchvision.keypointrcnn_resnet50_fpn", "num_classes": 6}
     (exported / "model.json").write_text(json.dumps(document))
     with pytest.raises(ConfigError, match="Keypoint R-CNN cannot be run by Runtime"):
         Runtime(exported, engine=engine)

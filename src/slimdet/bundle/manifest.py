@@ -4,32 +4,25 @@ Legend: K classes, W widths.
 """
 
 import hashlib
-import json
 import logging
-import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from slimdet.bundle.document import MODEL, read_document
+from slimdet.bundle.inspection import check_engine
 from slimdet.bundle.ladder import Latencies, Precision, Rung
 from slimdet.errors import BundleError, WidthError
 from slimdet.files import restore_folder
-from slimdet.messages import first_line
+from slimdet.messages import printable
 
 logger = logging.getLogger("slimdet")
 
-FORMAT = 1
-MODEL, WEIGHTS = "model.json", "weights.safetensors"
-_KINDS: dict[str, Any] = {
-    "format": object,
-    "architecture": dict,
-    "classes": list,
-    "category_ids": list,
-    "widths": list,
-    "scope": (str, dict),
-    "weights": dict,
-}
-_ENGINE = ("file", "sha256", "weights")
+WEIGHTS = "weights.safetensors"
 INT8 = "-int8"  # ends the kind of engine files in 8 bits: "onnx-int8"
 
 
@@ -60,7 +53,7 @@ class Manifest:
     @property
     def classes(self) -> tuple[str, ...]:
         """[K], names of the labels 1..K."""
-        return tuple(self.document["classes"])
+        return tuple(map(printable, self.document["classes"]))
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -127,7 +120,10 @@ class Manifest:
         Raises:
             BundleError: the file is missing or another one.
         """
-        return self._checked(self.document["weights"]["file"], self.weights_sha256).read_bytes()
+        with self._opened(self.document["weights"]["file"]) as file:
+            content = file.read()
+        self._check_sha256(self.weights_file, hashlib.sha256(content).hexdigest(), self.weights_sha256)
+        return content
 
     def check_width(self, width: float) -> float:
         """The width, rounded as widths are stored.
@@ -163,24 +159,23 @@ class Manifest:
             BundleError: there is none, a file is missing or another one, or it was made from other weights.
             WidthError: the bundle does not have the width.
         """
-        width = self.check_width(width)
-        entry = self.document.get("engines", {}).get(kind, {}).get(str(width))
-        way = f"slimdet export --model {self.name} --format {kind.removesuffix(INT8)}"
-        way += " --int8 --data DATA.yaml" if kind.endswith(INT8) else ""
-        if entry is None:
-            raise BundleError(
-                f"{self.name} has no {kind} engine of width {width}; make it with '{way}', or take engine torch"
-            )
-        if entry["weights"] != self.weights_sha256:
-            raise BundleError(f"{self.name}: {entry['file']} was made from other weights; make it anew with '{way}'")
-        file = self._checked(entry["file"], entry["sha256"])
-        if kind.removesuffix(INT8) == "openvino":
-            if "bin_sha256" not in entry:
-                raise BundleError(f"{self.name}: {entry['file']} has no sha256 of its .bin; make it anew with '{way}'")
-            return [file, self._checked(file.with_suffix(".bin").name, entry["bin_sha256"])]
-        # ONNX names the files of external data as they are.
-        linked = self.weights_file.name.encode() in file.read_bytes()
-        return [file, self._checked(self.weights_file.name, self.weights_sha256)] if linked else [file]
+        return list(self._engine(kind, width))
+
+    @contextmanager
+    def opening(self, kind: str, width: float) -> Iterator[list[Path]]:
+        """The files that `engine` gives, for a block in which an engine opens them.
+
+        They were looked into (`slimdet.bundle.inspection`), and are at the block's end the ones that were checked.
+
+        Raises:
+            BundleError: as `engine`; they hold what no export writes, or were changed meanwhile.
+        """
+        files = self._engine(kind, width)
+        check_engine(list(files))
+        yield list(files)
+        for file, stamp in files.items():
+            if _stamp(file.stat()) != stamp:
+                raise BundleError(f"{file} was changed while it was opened; try it again")
 
     def best(self, kind: str, width: float) -> Precision:
         """The precision that `kind` of engine file, "onnx" or "openvino", runs a width best in: as measured, or "fp32".
@@ -191,18 +186,61 @@ class Manifest:
         faster = entry.get("weights") == self.weights_sha256 and entry.get("speedup", 0) > 1
         return "int8" if faster else "fp32"
 
-    def _checked(self, name: str, sha256: str) -> Path:
-        """The file of this name in the bundle's own folder, which must have this sha256."""
+    def _engine(self, kind: str, width: float) -> dict[Path, tuple[int, ...]]:
+        """As `engine`, each file with the stamp that it had when it was checked."""
+        width = self.check_width(width)
+        entry = self.document.get("engines", {}).get(kind, {}).get(str(width))
+        way = f"slimdet export --model {self.name} --format {kind.removesuffix(INT8)}"
+        way += " --int8 --data DATA.yaml" if kind.endswith(INT8) else ""
+        if entry is None:
+            raise BundleError(
+                f"{self.name} has no {kind} engine of width {width}; make it with '{way}', or take engine torch"
+            )
+        if entry["weights"] != self.weights_sha256:
+            raise BundleError(f"{self.name}: {entry['file']} was made from other weights; make it anew with '{way}'")
+        file = self.folder / entry["file"]
+        files = {file: self._checked(entry["file"], entry["sha256"])}
+        if kind.removesuffix(INT8) == "openvino":
+            if "bin_sha256" not in entry:
+                raise BundleError(f"{self.name}: {entry['file']} has no sha256 of its .bin; make it anew with '{way}'")
+            values = file.with_suffix(".bin")
+            files[values] = self._checked(values.name, entry["bin_sha256"])
+        elif self.weights_file.name.encode() in file.read_bytes():  # ONNX names the files of external data as they are
+            files[self.weights_file] = self._checked(self.weights_file.name, self.weights_sha256)
+        return files
+
+    def _checked(self, name: str, sha256: str) -> tuple[int, ...]:
+        """The stamp of the file of this name in the bundle's own folder, which must have this sha256."""
+        with self._opened(name) as content:
+            stamp = _stamp(os.fstat(content.fileno()))
+        self._check_sha256(self.folder / name, _digest(self.folder / name, stamp), sha256)
+        return stamp
+
+    def _opened(self, name: str) -> BinaryIO:
+        """The file of this name in the bundle's own folder, no link."""
         file = self.folder / name
+        if file.is_symlink():
+            raise BundleError(f"{file} is a link; a bundle's files lie in its folder: copy them with cp -rL")
         if Path(name).name != name or not file.is_file():
             raise BundleError(f"{self.name} lacks its file {name!r}; get the bundle again")
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        if digest != sha256:
+        return file.open("rb")
+
+    def _check_sha256(self, file: Path, found: str, sha256: str) -> None:
+        if found != sha256:
             raise BundleError(
                 f"{file} is not the file that {MODEL} describes (its sha256 differs); get the bundle again"
             )
-        return file
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """By what a file is known to be still the same."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
+
+
+@lru_cache(maxsize=32)
+def _digest(file: Path, stamp: tuple[int, ...]) -> str:  # the widths share a file of weights: it is read once
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def read(path: str | Path) -> Manifest:
@@ -217,69 +255,4 @@ def read(path: str | Path) -> Manifest:
     file = folder / MODEL
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: there is no {MODEL} in it")
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{file} cannot be read: {first_line(error)}") from error
-    _check_document(file, document)
-    return Manifest(folder, str(path), document)
-
-
-def _check_document(file: Path, document: Any) -> None:
-    if not isinstance(document, dict) or any(key not in document for key in _KINDS):
-        raise BundleError(f"{file} is not a slimdet model: it needs {', '.join(_KINDS)}")
-    if document["format"] != FORMAT:
-        raise BundleError(f"{file} has format {document['format']!r}, this slimdet reads {FORMAT}; update slimdet")
-    for key, kind in _KINDS.items():
-        if not isinstance(document[key], kind):
-            raise BundleError(f"{file}: {key} is {document[key]!r}, of a kind that does not belong there")
-    if len(document["classes"]) != len(document["category_ids"]):
-        raise BundleError(f"{file}: {len(document['classes'])} classes but {len(document['category_ids'])} ids")
-    if not all(isinstance(document["weights"].get(key), str) for key in ("file", "sha256")):
-        raise BundleError(f"{file}: weights needs a file and its sha256")
-    widths = document["widths"]
-    if not all(_is_width(width) for width in widths) or 1.0 not in widths:
-        raise BundleError(f"{file}: widths are {widths!r}, not numbers in (0, 1] with 1.0 among them")
-    _check_engines(file, document.get("engines", {}))
-    _check_ladder(file, document)
-
-
-def _is_width(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 < value <= 1
-
-
-def _check_engines(file: Path, engines: Any) -> None:
-    """{"onnx": {"0.25": {"file", "sha256", "weights" (the sha256 of those it was made from)}, ...}, ...}
-
-    An entry of "openvino" also has "bin_sha256", of the weights file beside it; one of 8 bits "speedup", against fp32.
-    """
-    kinds = engines.values() if isinstance(engines, dict) else [None]
-    for entries in kinds:
-        if not isinstance(entries, dict) or not all(_is_engine(*item) for item in entries.items()):
-            raise BundleError(f"{file}: engines are not widths with {', '.join(_ENGINE)}; export them again")
-
-
-def _check_ladder(file: Path, document: dict[str, Any]) -> None:
-    """The ladder, [rung, ...], and the latencies by machine, in the form of `slimdet.bundle.ladder`."""
-    rungs, machines = document.get("ladder", []), document.get("latencies", {})
-    try:
-        if not isinstance(rungs, list) or not isinstance(machines, dict):
-            raise BundleError("ladder and latencies are no list and no mapping")
-        for entry in machines.values():
-            Latencies.of(entry)
-        for width in (Rung.of(entry).point.width for entry in rungs):
-            if width not in map(float, document["widths"]):
-                raise BundleError(f"the ladder has width {width}, the model does not")
-    except BundleError as error:
-        raise BundleError(f"{file}: {error}; make the ladder anew with 'slimdet tune'") from error
-
-
-def _is_engine(width: str, entry: Any) -> bool:
-    try:
-        return (
-            _is_width(float(width))
-            and all(isinstance(entry[key], str) for key in _ENGINE)
-            and float(entry.get("speedup", 1)) > 0
-        )
-    except (TypeError, ValueError, KeyError):
-        return False
+    return Manifest(folder, str(path), read_document(file))

@@ -20,7 +20,8 @@ from safetensors.torch import save as tensors_to_bytes
 import slimdet
 from slimdet.bundle import manifest
 from slimdet.bundle.card import Card, digests
-from slimdet.bundle.manifest import FORMAT, MODEL, WEIGHTS
+from slimdet.bundle.document import FORMAT, MODEL
+from slimdet.bundle.manifest import WEIGHTS
 from slimdet.core.scopes import SCOPES, Scope
 from slimdet.core.slimmable import Slimmable, slim
 from slimdet.errors import BundleError, SlimdetError
@@ -91,6 +92,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
     described = manifest.read(path)
     try:
         tensors = load_tensors(described.weights())
+        widest = {key: tuple(value.shape) for key, value in tensors.items() if not key.startswith("twins.")}
+        architecture.check_shapes(described.architecture, widest)
         model = slim(
             architecture.build(described.architecture),
             described.widths,
@@ -100,7 +103,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Slimmable:
         )
     except BundleError:
         raise
-    except (SafetensorError, SlimdetError, TypeError, ValueError, AttributeError, KeyError) as error:
+    except (SafetensorError, SlimdetError, TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
         raise BundleError(f"{path} is damaged: {first_line(error)}") from error
     wanted = model.state_dict()
     _check_fit(path, tensors, wanted)

@@ -12,8 +12,8 @@ without a default are required. The annotation holds the help and (`slimdet.cli.
 docstring is the help text. Every verb gets `--help` and `--json`. An argument `given` is no flag: it gets the names of
 those that were written.
 
-Exit codes: 0 success; 2 a user's mistake, told in one line; 1 our fault; 130 Ctrl-C, 143 SIGTERM; 141 stdout's reader
-went away.
+Exit codes: 0 success; 2 a user's mistake, told in one line; 1 what the user asked to hold does not, or our fault;
+130 Ctrl-C, 143 SIGTERM; 141 stdout's reader went away.
 Nothing heavy is imported here: `slimdet --help` answers in under 0.1 s.
 """
 
@@ -35,7 +35,7 @@ from typing import Any, Literal, NoReturn
 
 from slimdet.cli.flags import choice
 from slimdet.errors import SlimdetError
-from slimdet.messages import did_you_mean
+from slimdet.messages import did_you_mean, printable
 
 # Modules that come with an extra, by import name: a missing one is answered with the command that gets it.
 EXTRAS = {
@@ -48,6 +48,7 @@ EXTRAS = {
     "rich": "train",
     "tensorboard": "train",
     "matplotlib": "plot",
+    "jinja2": "plot",
     "cv2": "original",
     "onnx": "export",
     "openvino": "openvino",
@@ -61,13 +62,14 @@ EXTRAS = {
 @dataclass(frozen=True)
 class Outcome:
     """What a verb hands back: the `document` that --json prints (a dataclass or a mapping), the `view` (text or
-    anything rich can print) for people, and the `mistake` to end with (exit code 2) when part of the input could not be
-    used.
+    anything rich can print) for people, the `mistake` to end with (exit code 2) when part of the input could not be
+    used, and what is `unkept` (exit code 1) of what the user asked to hold.
     """
 
     document: Any
     view: Any = ""
     mistake: str = ""
+    unkept: str = ""
 
 
 GIVEN = "given"
@@ -201,7 +203,7 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.document, indent=2, allow_nan=False, default=_plain))
     elif isinstance(outcome.view, str):
-        print(outcome.view, end="\n" if outcome.view else "")
+        print("\n".join(map(printable, outcome.view.split("\n"))), end="\n" if outcome.view else "")
     else:
         from rich.console import Console
 
@@ -242,16 +244,27 @@ def _dispatch(verbs: Mapping[str, Callable[..., Outcome]], argv: Sequence[str]) 
     _show(outcome, arguments["json"])
     if outcome.mistake:
         raise UsageError(outcome.mistake)
+    if outcome.unkept:
+        _tell(outcome.unkept)
+        return 1
     return 0
 
 
 def _tell(message: str) -> None:
-    print("slimdet: " + " ".join(message.split()), file=sys.stderr)
+    print("slimdet: " + printable(" ".join(message.split())), file=sys.stderr)
+
+
+class _Lines(logging.Formatter):
+    """What is logged, in its lines: names in it may be anybody's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def run(verbs: Mapping[str, Callable[..., Outcome]], argv: Sequence[str] | None = None) -> int:
     """Run the verb that `argv` (default: the process's arguments) names and return the exit code."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
     logger = logging.getLogger("slimdet")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

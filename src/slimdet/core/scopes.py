@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from slimdet.errors import ConfigError
 
+MOST_STEPS = 20_000
+_NAME = 40  # characters of a layer's name
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -15,12 +18,22 @@ class Scope:
         narrow: regular expressions of the dotted names of layers that narrow.
         keep: exceptions to `narrow`: layers whose outputs mean something (classes, boxes, masks).
         own_bias: each width gets its own bias where a narrowed layer has no norm behind it.
+
+    Raises:
+        ConfigError: a pattern that is none, or patterns that may take long: bundles bring theirs along.
     """
 
     name: str
     narrow: tuple[str, ...]
     keep: tuple[str, ...] = ()
     own_bias: bool = False
+
+    def __post_init__(self) -> None:
+        steps = sum(map(_most_steps, (*self.narrow, *self.keep)))
+        if steps > MOST_STEPS:
+            raise ConfigError(
+                f"the patterns of scope {self.name!r:.80} may take long to match; use fewer of * + ? and |"
+            )
 
     def narrows(self, layer: str) -> bool:
         """Whether the layer of this dotted name gives fewer channels at a narrower width."""
@@ -33,6 +46,22 @@ class Scope:
 
 def _matches(patterns: tuple[str, ...], layer: str) -> bool:
     return any(re.fullmatch(pattern, layer) for pattern in patterns)
+
+
+def _most_steps(pattern: str) -> int:
+    """A bound of the steps that matching a layer's name takes: a pattern may be made to take for ever.
+
+    Raises:
+        ConfigError: it is no regular expression, or repeats a group, which has no such bound.
+    """
+    try:
+        re.compile(pattern)
+        bare = re.sub(r"\\.|\[[^\]]*\]", "x", pattern)
+        if len(pattern) > 500 or re.search(r"\)[*+{]|\(\?[^:=!]", bare):
+            raise ValueError("it repeats a group, or sets flags")
+    except (TypeError, ValueError, OverflowError, RecursionError, re.error) as error:
+        raise ConfigError(f"{pattern!r:.80} is no pattern of layers: {error}") from None
+    return _NAME ** len(re.findall(r"[*+{]", bare)) * 2 ** len(re.findall(r"(?<!\()[?|]", bare))
 
 
 # The original system: the backbone narrows, the neck and the heads stay wide.

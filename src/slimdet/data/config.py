@@ -33,9 +33,13 @@ def read_data_config(path: str | Path) -> DataConfig:
     """Read a DATA.yaml: `train:` and `val:`, each with `images:` and `annotations:`, relative to the file.
 
     Raises:
-        ConfigError: no such file, not YAML, a key that is missing or not known, or a path that does not exist.
+        ConfigError: no such file, annotations in its place, not YAML, a key that is missing or not known, or a path
+            that does not exist.
     """
     path = Path(path)
+    if path.suffix.lower() == ".json" and path.is_file():  # large ones take YAML's reader minutes
+        text = f"'val: {{images: FOLDER, annotations: {path.name}}}'"
+        raise ConfigError(f"{path}: annotations alone; write a DATA.yaml beside them with {text}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

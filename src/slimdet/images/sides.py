@@ -14,6 +14,8 @@ def scaled_sides(sides: tuple[int, int], imgsz: int | None) -> tuple[int, int]:
         ConfigError: `imgsz` is below 32 pixels, or the longer side's limit would be above 32767.
     """
     if imgsz is None:
+        if max(sides) > MOST:
+            raise ConfigError(f"the detector's own size is {sides[0]} to {sides[1]} pixels, above {MOST}; give --imgsz")
         return sides
     if imgsz < LEAST:
         raise ConfigError(f"--imgsz {imgsz} is too small; use {LEAST} or more")

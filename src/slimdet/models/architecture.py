@@ -5,7 +5,7 @@ number of proposals) differs from what that builder gives. Ready-made torchvisio
 classes and by the names and shapes of their weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +55,19 @@ def build(description: Description) -> nn.Module:
     detector = _construct(description)
     _apply_settings(detector, description.get("settings") or {})
     return detector
+
+
+def check_shapes(description: Description, stored: Mapping[str, tuple[int, ...]]) -> None:
+    """Make sure that a detector has the tensors stored, by name and shape, before memory is taken for it.
+
+    Raises:
+        BundleError: it has not, or cannot be built at all.
+    """
+    with torch.device("meta"):
+        detector = _construct(description)
+    wanted = {key: tuple(value.shape) for key, value in detector.state_dict().items()}
+    if difference := _difference(stored, wanted):
+        raise BundleError(f"the weights are not those of the architecture: {difference}")
 
 
 def _construct(description: Description) -> nn.Module:
@@ -119,8 +132,13 @@ def _number_of_classes(detector: nn.Module) -> int | None:
 
 def _shape_difference(detector: nn.Module, reference: nn.Module) -> str:
     """One difference between the state dicts' names and shapes, or an empty string."""
-    given = {key: tuple(value.shape) for key, value in detector.state_dict().items()}
-    wanted = {key: tuple(value.shape) for key, value in reference.state_dict().items()}
+    given, wanted = (
+        {key: tuple(value.shape) for key, value in module.state_dict().items()} for module in (detector, reference)
+    )
+    return _difference(given, wanted)
+
+
+def _difference(given: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str:
     for key in sorted(given.keys() | wanted.keys()):
         if given.get(key) != wanted.get(key):
             return f"{key} is {given.get(key, 'absent')} and not {wanted.get(key, 'absent')}"
@@ -182,7 +200,7 @@ def _apply_settings(detector: nn.Module, settings: Any) -> None:
 def _like(usual: Any, value: Any, where: str) -> Any:
     """The value in the usual one's kind: JSON knows no tuples."""
     numbers = isinstance(usual, int | float) and isinstance(value, int | float)
-    if not (numbers or usual is None or value is None or type(usual) is type(value) or isinstance(usual, tuple)):
+    if not (numbers or usual is None or type(usual) is type(value) or isinstance(usual, tuple)):
         raise BundleError(f"the architecture sets {where} to {value!r}, where {usual!r} is usual")
     return _tuples(value) if isinstance(usual, tuple) else value
 

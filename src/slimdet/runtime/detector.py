@@ -24,8 +24,7 @@ from slimdet.images.resizing import Sides, Size
 from slimdet.images.sides import scaled_sides
 from slimdet.runtime import preprocessing
 from slimdet.runtime.budget import Budget, held
-from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Session, choose, make
-from slimdet.runtime.footprint import footprint
+from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Memory, Session, choose, make
 from slimdet.runtime.pipeline import in_order
 from slimdet.runtime.preprocessing import Color, DecodedImage, Source
 from slimdet.runtime.result import Classes, Result, check_conf, labels_of
@@ -39,6 +38,7 @@ class _EngineOptions(TypedDict, total=False):
     imgsz: int | None
     proposals: int | None
     precision: Precision | None
+    memory: Memory
 
 
 class _Detection(TypedDict, total=False):
@@ -81,8 +81,8 @@ class Runtime:
             `slimdet tune` did not time on this machine is timed at the start.
         conf: least score of a detection where a call names none, 0..1. Exported engines have the threshold that the
             detector was exported with (torchvision's 0.05 unless it was changed), and less is refused; torch goes to 0.
-        options: `device`, `threads`, `imgsz`, `proposals` and `precision`, as `slimdet.runtime.engine.EngineSettings`
-            has them.
+        options: `device`, `threads`, `imgsz`, `proposals`, `precision` and `memory`, as
+            `slimdet.runtime.engine.EngineSettings` has them.
 
     Attributes:
         widths: all widths, ascending; the last is 1.0.
@@ -256,13 +256,6 @@ class Runtime:
             return self.complete(point) is not None
         except (BundleError, ConfigError, WidthError):
             return False
-
-    def footprint(self) -> dict[str, dict[str, int]]:
-        """Bytes on disk and in memory of every width, and of all widths in one process.
-
-        See `slimdet.runtime.footprint`: it starts a process for each.
-        """
-        return footprint(self.engine, self.manifest, self._options)
 
     def _check(
         self,

@@ -13,7 +13,7 @@ from slimdet.bundle.ladder import Precision
 from slimdet.bundle.manifest import INT8, Manifest
 from slimdet.errors import BundleError, ConfigError
 from slimdet.runtime.engine import EngineSettings, Found, check_precision, exported_threshold
-from slimdet.runtime.exported import OPTIONS, FileInputs
+from slimdet.runtime.exported import OPTIONS, EngineOutputs, FileInputs
 
 _HALVES: dict[Precision, str] = {"bf16": "bf16", "fp16": "f16"}  # and OpenVINO's names
 
@@ -50,8 +50,10 @@ class OpenvinoEngine:
         return self._options.precision or (self._bundle.best(self._kind, width) if self.device == "cpu" else "fp32")
 
     def files(self, width: float, precision: Precision | None = None) -> list[Path]:
-        int8 = (precision or self.precision(width)) == "int8"
-        return self._bundle.engine(self._kind + INT8 if int8 else self._kind, width)
+        return self._bundle.engine(self._file_kind(precision or self.precision(width)), width)
+
+    def _file_kind(self, precision: Precision) -> str:
+        return self._kind + INT8 if precision == "int8" else self._kind
 
     def _precisions(self) -> list[Precision]:
         has = self._core.get_property(self.device.upper(), "OPTIMIZATION_CAPABILITIES")
@@ -64,15 +66,20 @@ class OpenvinoEngine:
     def load(self, width: float, precision: Precision | None = None) -> "OpenvinoSession":
         precision = precision or self.precision(width)
         check_precision(precision, self._precisions(), f"openvino on this {self.device}", "a device that has it")
-        file = self.files(width, precision)[0]
+        with self._bundle.opening(self._file_kind(precision), width) as files:
+            return self._open(files[0], precision)
+
+    def _open(self, file: Path, precision: Precision) -> "OpenvinoSession":
         hint = {"INFERENCE_PRECISION_HINT": _HALVES.get(precision, "f32")}
         try:
             model = _opened(self._core.read_model(file))
             compiled = self._core.compile_model(model, self.device.upper(), self._settings | hint)
             said = model.get_rt_info(["framework", "input"]).astype(str)
             given = [name for one in model.inputs for name in one.names]
-            return OpenvinoSession(compiled, FileInputs(file, said, given, self._options), precision)
-        except ConfigError:
+            named = {name for output in compiled.outputs for name in output.names}  # a tensor may have several
+            outputs = EngineOutputs(file, [name for name in Found._fields if name in named], len(self._bundle.classes))
+            return OpenvinoSession(compiled, FileInputs(file, said, given, self._options), outputs, precision)
+        except (BundleError, ConfigError):
             raise
         except Exception as error:  # the library's exceptions have no base of their own
             reason = (str(error).strip().splitlines() or [""])[-1].strip()
@@ -103,10 +110,9 @@ class OpenvinoSession:
 
     takes_resized = True
 
-    def __init__(self, compiled: Any, inputs: FileInputs, precision: Precision) -> None:
+    def __init__(self, compiled: Any, inputs: FileInputs, outputs: EngineOutputs, precision: Precision) -> None:
         self._compiled, self._own, self.precision = compiled, threading.local(), precision
-        given = {name for output in compiled.outputs for name in output.names}  # a tensor may have several
-        self._outputs = [name for name in Found._fields if name in given]
+        self._outputs = outputs
         self._inputs, self.sides, self.proposals = inputs, inputs.sides, inputs.proposals
 
     def __call__(
@@ -116,6 +122,8 @@ class OpenvinoSession:
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         request = self._own.request
-        request.infer(feeds, share_inputs=True)
-        # Copied: the next run writes into the request's own arrays.
-        return Found(**{name: request.get_tensor(name).data.copy() for name in self._outputs})
+        with self._outputs.failing():
+            request.infer(feeds, share_inputs=True)
+            # Copied: the next run writes into the request's own arrays.
+            values = [request.get_tensor(name).data.copy() for name in self._outputs.names]
+        return self._outputs(values, images)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from slimdet.errors import ConfigError, DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.images.folders import images_in
+from slimdet.messages import printable
 from slimdet.runtime.engine import CONF, EngineSettings
 from slimdet.runtime.pipeline import in_order
 
@@ -58,7 +59,7 @@ class _Found:
         self.result.save(self.picture)
         image = {"id": self.number, "file_name": str(self.file), "height": height, "width": width}
         elapsed = self.result.speed["inference_ms"]
-        line = f"{self.file}: {width}x{height}, {_counted(self.result)}, {elapsed:.1f} ms"
+        line = f"{printable(str(self.file))}: {width}x{height}, {_counted(self.result)}, {elapsed:.1f} ms"
         return image, self.result.to_coco(self.number), line
 
 

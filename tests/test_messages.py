@@ -1,0 +1,19 @@
+"""Words of messages."""
+
+import pytest
+
+from slimdet.messages import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Löwe é ñ собака 犬 'x'", "Löwe é ñ собака 犬 'x'"),
+        ("dog\x1b[2J\x07", "dog\\x1b[2J\\x07"),
+        ("dog\ncat\r", "dog\\ncat\\r"),
+        ("left\u202eright\u2028", "left\\u202eright\\u2028"),
+        ("bytes \udcff", "bytes \\udcff"),
+    ],
+)
+def test_nothing_that_steers_a_terminal_is_shown(text: str, shown: str) -> None:
+    assert printable(text) == shown
