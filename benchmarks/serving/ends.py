@@ -6,7 +6,8 @@
   what was connected and not answered; a connection that is refused was never accepted.
 * Overload: clients send as fast as they are answered, so that most are refused; PSS of the server and its worker at a
   tenth of the time and at the end.
-* Memory: PSS of the server and of all workers, with 1, 2 and 4 workers that have each run all points. Linux only.
+* Memory: PSS of the server and of all workers, with 1, 2 and 4 workers that have each run all points, in both modes of
+  memory. Linux only.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from slimdet.assets import PHOTOGRAPHS
 from slimdet.devices import cores, cpu_name
@@ -119,17 +121,16 @@ def overloaded(model: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def memory(model: str) -> dict[str, dict[str, int]]:
+def memory(model: str, mode: str) -> dict[str, dict[str, int]]:
     found = {}
     image = (PHOTOGRAPHS / "tabby.jpg").read_bytes()
     for count in (1, 2, 4):
-        with served(model, "--workers", str(count)) as (process, port):
-            time.sleep(2 + 4 * count)  # until all are ready
-            for rung in range(4):
-                for _ in range(3 * count):
-                    request(port, image, f"point={rung}&deadline_ms=10000")
-            own = workers(process.pid)
-            found[str(count)] = {"server": pss(process.pid), "workers": sum(map(pss, own))}
+        with served(model, "--workers", str(count), "--memory", mode) as (process, port):
+            while json.load(urlopen(f"http://127.0.0.1:{port}/v1/status"))["workers"] < count:
+                time.sleep(0.2)
+            for _ in range(10):
+                request(port, image, "deadline_ms=10000")
+            found[str(count)] = {"server": pss(process.pid), "workers": sum(map(pss, workers(process.pid)))}
     return found
 
 
@@ -145,7 +146,7 @@ def main() -> None:
         "machine": f"{cpu_name()}, {cores()} cores, in use by others too",
         "sigterm": {"times": options.times, **stopped(options.model, options.times)},
         "overload": {"seconds": options.seconds, **overloaded(options.model, options.seconds)},
-        "pss_bytes_by_workers": memory(options.model),
+        "pss_bytes_by_workers": {mode: memory(options.model, mode) for mode in ("fast", "low")},
     }
     text = json.dumps(document, indent=1)
     print(text)
