@@ -103,24 +103,32 @@ def timed(detect: Detect, images: Sequence[bytes], seconds: float, least: int = 
     return calls
 
 
+class Thresholds:
+    """A place among some detectors, moved by a mean of the last calls."""
+
+    def __init__(self, places: int, budget_ms: float) -> None:
+        self.last, self.budget_ms, self.now, self.mean, self.switches = places - 1, budget_ms, places - 1, 0.0, 0
+
+    def observe(self, took_ms: float) -> None:
+        self.mean = took_ms if not self.mean else 0.8 * self.mean + 0.2 * took_ms
+        step = int(self.mean < 0.5 * self.budget_ms) - int(self.mean > 0.9 * self.budget_ms)
+        if step and 0 <= self.now + step <= self.last:
+            self.now, self.mean, self.switches = self.now + step, 0.0, self.switches + 1
+
+
 class ThreeDetectors:
-    """Separate detectors, of which the one runs that a mean of the last calls decides."""
+    """Separate detectors, of which the one runs that thresholds say."""
 
     def __init__(self, models: Sequence[Path], points: Sequence[Point], budget_ms: float) -> None:
         self.runtimes = [Runtime(model, threads=1) for model in models]
-        self.points = points
+        self.points, self.thresholds = points, Thresholds(len(models), budget_ms)
         for runtime, point in zip(self.runtimes, points, strict=True):
             runtime.prepare([point.width])
-        self.budget_ms, self.now, self.mean, self.switches = budget_ms, len(models) - 1, 0.0, 0
 
     def __call__(self, image: bytes) -> Point:
-        begin = time.perf_counter()
-        point = self.runtimes[self.now](image, point=self.points[self.now]).point
-        took = 1000 * (time.perf_counter() - begin)
-        self.mean = took if not self.mean else 0.8 * self.mean + 0.2 * took
-        step = int(self.mean < 0.5 * self.budget_ms) - int(self.mean > 0.9 * self.budget_ms)
-        if step and 0 <= self.now + step < len(self.runtimes):
-            self.now, self.mean, self.switches = self.now + step, 0.0, self.switches + 1
+        begin, now = time.perf_counter(), self.thresholds.now
+        point = self.runtimes[now](image, point=self.points[now]).point
+        self.thresholds.observe(1000 * (time.perf_counter() - begin))
         return point
 
 
@@ -228,7 +236,7 @@ def main() -> None:
         "switch_ms": {"n": len(switching), "p50": quantile(switching, 0.5), "p99": quantile(switching, 0.99)},
         "switches": {
             "controller": {str(budget): one.budget.controller.switches for budget, one in held.items() if one.budget},
-            "three detectors": {str(budget): one.switches for budget, one in three.items()},
+            "three detectors": {str(budget): one.thresholds.switches for budget, one in three.items()},
         },
         "rows": table,
     }

@@ -102,24 +102,25 @@ def browser(server: Server) -> Iterator[Browser]:
             process.kill()
 
 
-def test_a_person_tries_the_model(browser: Browser, tmp_path: Path) -> None:
+def test_a_person_tries_the_model(server: Server, browser: Browser, tmp_path: Path) -> None:
+    ladder = server.get("/v1/status").json["ladder"]
     browser.until(lambda: "dog, cat" in browser.text("model"), "the state is shown")
     browser.run(DROP, base64.b64encode((PHOTOGRAPHS / "tabby.jpg").read_bytes()).decode(), wait=True)
-    browser.until(lambda: browser.text("width") == "1", "the widest is first")
+    browser.until(lambda: browser.text("ap") == f"{100 * ladder[-1]['AP']:.1f}", "the dearest is first")
     label = "return document.getElementById('picture').getAttribute('aria-label')"
     assert browser.run(label) == "Found: cat"
     assert float(browser.text("total")) > 0
-    assert browser.text("ap") == "47.3"
+    assert browser.text("width") == f"{ladder[-1]['point']['width']:g}"
 
     browser.press("rung", "\ue012")  # the left arrow key
-    browser.until(lambda: browser.text("width") == "0.75", "a narrower point")
-    assert browser.run("return document.getElementById('curve').dataset.rung") == "2"
+    browser.until(lambda: browser.text("ap") == f"{100 * ladder[-2]['AP']:.1f}", "a cheaper point")
+    assert browser.run("return document.getElementById('curve').dataset.rung") == str(len(ladder) - 2)
     assert browser.run("return document.getElementById('now') !== null")
 
     browser.press("file", str(PHOTOGRAPHS / "horses.jpg"))
     browser.until(lambda: "horse" in browser.run(label), "a file that was chosen")
     browser.click("by-server")
-    browser.until(lambda: browser.text("width") == "1", "the server chooses, and has time")
+    browser.until(lambda: browser.text("ap") == f"{100 * ladder[-1]['AP']:.1f}", "the server chooses, and has time")
     assert browser.run("return document.getElementById('hand').hidden")
 
     browser.click("camera")

@@ -103,6 +103,7 @@ def test_who_cannot_be_in_time_is_refused_with_the_time_to_come_again() -> None:
     assert scheduler.waiting == taken
     assert scheduler.give_up(0.03) == []
     assert len(scheduler.give_up(0.044)) == taken  # nobody worked: all are hopeless
+    assert scheduler.waiting == 0
     assert scheduler.admit(Request.of(1, 50), 1) == 0
 
 
@@ -121,6 +122,24 @@ def test_overload_costs_nothing_of_what_can_be_done_and_full_service_is_back_at_
     assert all(10 <= now <= 20.1 for now in outcome.refused)
     after = [rung for now, rung in outcome.rungs if now > 20.5]
     assert sum(rung == 6 for rung in after) >= 0.7 * len(after)
+
+
+def test_a_server_that_expects_the_worst_tries_and_learns() -> None:
+    """Calls took a hundred times as long for a while; then nobody would be admitted, and nothing ever observed."""
+    scheduler = Scheduler(COSTS)
+    for _ in range(100):
+        scheduler.done(Request.of(0, 50), 0, 100 * COSTS[0], 100 * OTHER)
+    assert scheduler.admit(Request.of(0, 4), 0) > 0  # not even on an idle machine
+    assert scheduler.admit(Request.of(0, 50, rung=6), 0) > 0
+    for turn in range(200):
+        request = Request.of(turn, 50)
+        assert scheduler.admit(request, turn) == 0
+        assert scheduler.admit(Request.of(turn, 50), turn) > 0 or turn > 20  # one try at a time
+        assert request not in scheduler.give_up(turn)
+        assert scheduler.take(turn) == (request, 0) or turn > 20
+        scheduler.done(request, 0, COSTS[0], OTHER)
+        scheduler.give_up(turn + 0.5)
+    assert scheduler.admit(Request.of(300, 50), 300) == scheduler.admit(Request.of(300, 50), 300) == 0
 
 
 def test_what_is_put_back_waits_again() -> None:

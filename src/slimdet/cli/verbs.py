@@ -241,6 +241,7 @@ def serve(
     engine: Engine = ServeSettings.engine,
     device: EngineDevice = ServeSettings.device,
     threads: Threads = ServeSettings.threads,
+    memory: AnyMemory = ServeSettings.memory,
     token_file: Annotated[
         Existing | None, "its first line is the token that requests must carry (default: SLIMDET_TOKEN, else none)"
     ] = ServeSettings.token_file,

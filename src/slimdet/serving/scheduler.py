@@ -7,7 +7,8 @@ take: a rung costs nothing to change, and full service is back with the first re
 
 Where not even the cheapest rung fits, the newcomer is refused with the time after which it would. What has become
 hopeless while it waited is given up. After either, as many as waited then run at the cheapest rung: nobody is refused
-so that another one may be dearer.
+so that another one may be dearer. While nothing runs, whoever could be in time on an idle machine is tried: a server
+that has come to expect the worst learns in no other way that it is over.
 """
 
 import heapq
@@ -22,6 +23,7 @@ from slimdet.control.latency import LatencyModel
 
 QUANTILE = 0.95  # of the calls that should end as expected
 OVERHEADS = 50  # requests from which the time beside detection is told
+USUAL_MS = 2.0  # of it, before any was seen
 HEADROOM = 0.2  # of the slack, kept for what arrives while a rung above the cheapest runs
 RESERVE = 0.1  # of the time to a deadline, for the way there and back
 
@@ -67,7 +69,8 @@ class Scheduler:
         self.workers, self.switches = workers, 0
         self._queue: list[Request] = []
         self._running: dict[int, float] = {}  # by number: when it will be done
-        self._overheads: deque[float] = deque([1.0], OVERHEADS)
+        self._overheads: deque[float] = deque([USUAL_MS] * (OVERHEADS // 2), OVERHEADS)
+        self._idle_s = costs_ms[0] / 1000  # of the cheapest rung where nothing else runs
         self._hurried = 0  # how many of the next must be cheap
         self._rung: int | None = None  # of the last one that left it open
 
@@ -84,7 +87,7 @@ class Scheduler:
     def admit(self, request: Request, now_s: float) -> float:
         """Take a request into the queue, and say 0; or refuse it, and say after how many seconds to come again."""
         late_s = max(self._lateness(self._costs(), 0, now_s, [*self._queue, request]))
-        if late_s > 0:
+        if late_s > 0 and (self._queue or not self._is_worth_a_try(request, now_s)):
             self._hurried = len(self._queue)
             return late_s
         heapq.heappush(self._queue, request)
@@ -98,6 +101,7 @@ class Scheduler:
         """Take those out of the queue that cannot be in time any more, even if they ran next at the cheapest rung."""
         seconds = [cost for cost, _ in self._costs()]
         hopeless = [one for one in self._queue if now_s + seconds[one.rung or 0] > one.deadline_s]
+        hopeless = [one for one in hopeless if one != self._queue[0] or not self._is_worth_a_try(one, now_s)]
         if hopeless:
             self._hurried = len(self._queue)
         for one in hopeless:
@@ -131,6 +135,9 @@ class Scheduler:
         if rung is not None:
             self.latency.observe(rung, detected_ms)
             self._overheads.append(other_ms)
+
+    def _is_worth_a_try(self, request: Request, now_s: float) -> bool:
+        return not self._running and not request.rung and now_s + self._idle_s <= request.deadline_s
 
     def _choose(self, costs: "_Costs", now_s: float) -> int:
         least = [HEADROOM * (one.deadline_s - now_s) for one in sorted(self._queue)]

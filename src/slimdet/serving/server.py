@@ -62,7 +62,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 async def _serve(model: str, settings: ServeSettings, listening: socket.socket) -> Served:
     token, metrics = settings.token(), Metrics()
-    options = {"model": model, "engine": settings.engine, "device": settings.device, "threads": settings.threads}
+    options = {name: getattr(settings, name) for name in ("engine", "device", "threads", "memory")} | {"model": model}
     pool = Pool(options, settings.workers, metrics)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimdet.errors import ConfigError
-from slimdet.runtime.engine import CONF, EngineName, EngineSettings
+from slimdet.runtime.engine import CONF, EngineName, EngineSettings, Memory
 
 TOKEN = "SLIMDET_TOKEN"  # of the environment
 
@@ -17,6 +17,7 @@ class ServeSettings:
     Attributes:
         engine, device: as `slimdet.runtime.engine.EngineSettings` has them.
         threads: of one run; None is the engine's own choice.
+        memory: as `slimdet.runtime.engine.EngineSettings` has it; with "low" all workers share the one file of weights.
         host: the address to listen on; others than this machine's own reach the server only if it is told so.
         port: 0 takes a free one.
         slo_ms: by when an answer is due where a request says nothing, in milliseconds after it is there.
@@ -32,6 +33,7 @@ class ServeSettings:
     engine: EngineName = EngineSettings.engine
     device: str = EngineSettings.device
     threads: int | None = 1
+    memory: Memory = EngineSettings.memory
     host: str = "127.0.0.1"
     port: int = 8000
     slo_ms: float = 200.0
@@ -40,7 +42,7 @@ class ServeSettings:
     token_file: Path | None = None
 
     def __post_init__(self) -> None:
-        EngineSettings(self.engine, self.device, self.threads)  # checks them
+        EngineSettings(self.engine, self.device, self.threads, memory=self.memory)  # checks them
         if not 0 <= self.port < 2**16:
             raise ConfigError(f"--port {self.port} is not in 0..65535")
         if not self.slo_ms > 0:
