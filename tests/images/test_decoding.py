@@ -14,7 +14,7 @@ from PIL import Image, JpegImagePlugin
 
 from slimdet.errors import ImageError
 from slimdet.images import decoding
-from slimdet.images.decoding import ImageFile, image_size, open_file, read_image, read_reduced
+from slimdet.images.decoding import ImageFile, image_size, open_file, read_image, read_reduced, stored_size
 
 HEIGHT, WIDTH = 24, 32
 _rows, _columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -565,3 +565,19 @@ def test_files_are_decoded_later_under_their_name(tmp_path: Path) -> None:
         open_file(path)
     with pytest.raises(ImageError, match=r"a\.jpg: not an image"):
         read_image(ImageFile(b"text", str(path)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_of_stored_pixels_are_turned_with_them(tmp_path: Path, orientation: int) -> None:
+    stored, box = np.zeros((50, 100, 3), np.uint8), (10, 30, 25, 45)
+    stored[30:45, 10:25] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    upright = read_image(tmp_path / "a.png")[:, :, 0]
+    (width, height), turn = stored_size(tmp_path / "a.png")
+    assert (height, width) == upright.shape
+    assert (turn is not None) == (orientation > 4)
+    if turn:
+        rows, columns = np.nonzero(upright)
+        assert turn(box, width, height) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)

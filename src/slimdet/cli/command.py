@@ -31,6 +31,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from slimdet.cli.flags import choice
@@ -150,6 +151,8 @@ def _call(function: Callable[..., Outcome], arguments: Mapping[str, Any]) -> Out
         flags[GIVEN] = arguments[GIVEN]
     for parameter in _flags(function):
         value = arguments[parameter.name]
+        if isinstance(value, Path):  # a shell expands --out ~/x, but not --out=~/x
+            value = value.expanduser()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             flags[parameter.name] = value
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:

@@ -24,6 +24,7 @@ from PIL import Image
 
 from slimdet.errors import ImageError
 from slimdet.images import jpeg
+from slimdet.images.folders import UNREAD, UNREAD_HINT
 
 MAX_PIXELS = 50_000_000
 # Named, so that a file can never reach a decoder that starts another program (EPS) or that nobody fuzzes.
@@ -40,6 +41,15 @@ _UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+Box: TypeAlias = tuple[float, float, float, float]
+Turn: TypeAlias = Callable[[Box, int, int], Box]
+# How a box of the stored pixels lies in the upright image of w x h, where its sides change places.
+_BOX_TURNS: dict[int, Turn] = {
+    5: lambda box, w, h: (box[1], box[0], box[3], box[2]),
+    6: lambda box, w, h: (w - box[3], box[0], w - box[1], box[2]),
+    7: lambda box, w, h: (w - box[3], h - box[2], w - box[1], h - box[0]),
+    8: lambda box, w, h: (box[1], h - box[2], box[3], h - box[0]),
 }
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
@@ -131,6 +141,19 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         return _upright_size(image)
 
 
+def stored_size(source: str | Path) -> tuple[tuple[int, int], Turn | None]:
+    """(width, height) as `image_size` has them, and what turns boxes of the pixels as they are stored upright too.
+
+    That is None where the sides do not change places. It takes (x1, y1, x2, y2) in pixels as stored, and the upright
+    image's width and height.
+
+    Raises:
+        ImageError: as `image_size`.
+    """
+    with _opened(source) as (image, _):
+        return _upright_size(image), _BOX_TURNS.get(_orientation(image))
+
+
 def is_resizable(width: int, height: int, longest: int) -> bool:
     """Whether anything is left of an image of width x height pixels once its longer side has `longest`."""
     return min(width, height) * longest > max(width, height)
@@ -195,7 +218,8 @@ def _named(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{name}: more than the limit of {MAX_PIXELS // 10**6} megapixels") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image of a known kind ({', '.join(FORMATS)})") from None
+        hint = f"; {UNREAD_HINT}" if Path(name).suffix.lower() in UNREAD else ""
+        raise ImageError(f"{name}: not an image of a known kind ({', '.join(FORMATS)}){hint}") from None
     except Exception as error:  # Pillow raises nearly anything on broken files: OSError, SyntaxError, struct.error, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: cannot be decoded: {reason}") from error
