@@ -2,7 +2,7 @@
 
 import sys
 
-from slimdet.cli.verbs import main
+from slimdet.cli.start import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -57,7 +57,7 @@ NAN, INFINITE = float("nan"), float("inf")
         ({"category_id": None}, "unknown category", "None"),
         ({"category_id": [2]}, "unknown category", "[2]"),
         ({"image_id": 99}, "unknown image", "99"),
-        ({"image_id": "7"}, "unknown image", "'7'"),
+        ({"image_id": "x7"}, "unknown image", "'x7'"),
         ({"area": "large"}, "malformed annotation", "'large'"),
         ({"iscrowd": NAN}, "malformed annotation", "nan"),
         ({"segmentation": [[4, 6, 24, 6]]}, "bad segmentation", "4 numbers"),
@@ -142,11 +142,11 @@ def test_id_0(files: CocoFiles) -> None:
     [
         ("images", {"id": 50, "width": 3, "height": 4}, "malformed image"),
         ("images", {"id": 50, "file_name": "7.png", "height": 30}, "malformed image"),
-        ("images", {"id": 50, "file_name": "7.png", "width": "40", "height": 30}, "malformed image"),
+        ("images", {"id": 50, "file_name": "7.png", "width": "wide", "height": 30}, "malformed image"),
         ("images", "7.png", "malformed image"),
         ("images", {"file_name": "7.png", "width": 40, "height": 30}, "malformed image"),
         ("annotations", None, "malformed annotation"),
-        ("annotations", {"id": "1"}, "malformed annotation"),
+        ("annotations", {"id": "a1"}, "malformed annotation"),
         ("categories", {"id": 50}, "malformed category"),
         ("categories", {"name": "cow"}, "malformed category"),
     ],
@@ -231,3 +231,25 @@ def test_any_json_in_any_place_is_survived(value: Any, key: str) -> None:
         "annotations": [annotation],
     }
     assert all(isinstance(fault, Fault) for fault in file_faults(coco, "a.json"))
+
+
+def test_boxes_that_look_relative_and_masks_that_are_missing(files: CocoFiles) -> None:
+    for annotation in files.coco["annotations"]:
+        annotation["bbox"] = [0.2, 0.3, 0.5, 0.4]
+    del files.coco["annotations"][0]["segmentation"]
+    files.coco["annotations"][1]["segmentation"] = []  # as some tools write it
+    found = {fault.kind: fault.reason for fault in faults(files)}
+    assert "relative to the image's sides" in found["relative boxes"]
+    assert found["missing mask"].startswith("2 of 3 annotations have no segmentation")
+
+
+def test_numbers_of_other_kinds_are_those_numbers(files: CocoFiles) -> None:
+    """Text and whole floats, as pandas and others write them; and names as Windows does."""
+    for name in ("images", "annotations", "categories"):
+        for record in files.coco[name]:
+            record["id"] = f"{record['id']:012d}"
+    for record in files.coco["images"]:
+        record["width"], record["file_name"] = float(record["width"]), f".\\{record['file_name']}"
+    for record in files.coco["annotations"]:
+        record["image_id"], record["category_id"] = f"{record['image_id']:012d}", float(record["category_id"])
+    assert faults(files) == []

@@ -175,7 +175,7 @@ def test_segmentations_matter_only_to_masks(files: CocoFiles) -> None:
 @pytest.mark.parametrize("shape", [None, []])
 def test_masks_need_a_segmentation_each(files: CocoFiles, shape: list | None) -> None:
     files.add(segmentation=shape)
-    with pytest.raises(DataError, match="annotation 100 has no segmentation"):
+    with pytest.raises(DataError, match="annotations have no segmentation, as 100"):
         CocoDataset(files.annotations, files.images, masks=True)
 
 
@@ -252,3 +252,14 @@ def test_real_sets(shared: Path, name: str) -> None:
             rows, columns = torch.nonzero(mask, as_tuple=True)
             tight = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
             assert (tight - box).abs().max() <= 2.5  # COCO's polygons are rounded to pixels
+
+
+def test_a_root_category_without_objects_is_none(files: CocoFiles) -> None:
+    for category in files.coco["categories"]:
+        category["supercategory"] = "animals"
+    files.coco["categories"].insert(0, {"id": 0, "name": "animals", "supercategory": "none"})
+    files.write()
+    assert CocoDataset(files.annotations, files.images).classes == ("dog", "horse", "cat")
+    files.add(category_id=0)
+    files.write()
+    assert CocoDataset(files.annotations, files.images).classes == ("animals", "dog", "horse", "cat")

@@ -73,7 +73,6 @@ def test_absolute_paths_and_one_split(folder: Path) -> None:
         ("val: {images: pictures, annotations: annotations/val.json}", "val.images: no such folder"),
         ("val: {images: images, annotations: annotations/v.json}", "val.annotations: no such file"),
         ("val: {images: images, annotations: annotations}", "val.annotations: no such file"),
-        ("names: [cat]\ntrain: images", "is a YOLO data set; make it COCO with 'slimdet convert"),
     ],
 )
 def test_errors_name_file_and_key(folder: Path, text: str, message: str) -> None:

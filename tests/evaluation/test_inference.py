@@ -66,6 +66,7 @@ class Pictures:
     count: int = 5
     classes: tuple[str, ...] = ("cat", "dog")
     category_ids: tuple[int, ...] = (30, 40)
+    used_categories: frozenset[int] = frozenset({30, 40})
 
     def __len__(self) -> int:
         return self.count
@@ -126,6 +127,20 @@ class TestCheckClasses:
     def test_both_sides_differences_are_named(self) -> None:
         with pytest.raises(DataError, match="only the model has cow, hen; only the data set has dog;"):
             check_classes(["cat", "cow", "hen"], Pictures())
+
+    def test_a_data_set_may_list_fewer_classes(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level("WARNING", "slimdet"):
+            assert check_classes(["hen", "dog", "cat"], Pictures()) == (None, 40, 30)
+        assert "does not list hen" in caplog.text
+        assert {one["category_id"] for one in detect(score_is_pixel, Pictures(), category_ids=(30, None))} == {30}
+        assert list(detect(score_is_pixel, Pictures(), category_ids=(None, 40))) == []
+
+    def test_a_data_set_may_list_more_that_nothing_is_annotated_with(self) -> None:
+        assert check_classes(["dog"], Pictures(used_categories=frozenset({40}))) == (40,)
+
+    def test_a_data_set_of_other_classes_is_refused(self) -> None:
+        with pytest.raises(DataError, match="only the model has hen; only the data set has none"):
+            check_classes(["hen"], Pictures(used_categories=frozenset()))
 
     def test_a_subset_is_not_the_same(self) -> None:
         with pytest.raises(DataError, match="only the model has none; only the data set has dog;"):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, JpegImagePlugin
+from PIL import Image, ImageCms, JpegImagePlugin
 
 from slimdet.errors import ImageError
 from slimdet.images import decoding
-from slimdet.images.decoding import ImageFile, image_size, open_file, read_image, read_reduced
+from slimdet.images.decoding import ImageFile, image_size, open_file, read_image, read_reduced, stored_size
 
 HEIGHT, WIDTH = 24, 32
 _rows, _columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -344,7 +344,7 @@ def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyP
         for source in (data, path):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with pytest.raises(ImageError, match=r"12000x12000 is 144 megapixels, over the limit of 50"):
+                with pytest.raises(ImageError, match=r"12000x12000 is 144 megapixels, over the limit of 64"):
                     reader(source)
 
 
@@ -565,3 +565,106 @@ def test_files_are_decoded_later_under_their_name(tmp_path: Path) -> None:
         open_file(path)
     with pytest.raises(ImageError, match=r"a\.jpg: not an image"):
         read_image(ImageFile(b"text", str(path)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_of_stored_pixels_are_turned_with_them(tmp_path: Path, orientation: int) -> None:
+    stored, box = np.zeros((50, 100, 3), np.uint8), (10, 30, 25, 45)
+    stored[30:45, 10:25] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    upright = read_image(tmp_path / "a.png")[:, :, 0]
+    (width, height), turn = stored_size(tmp_path / "a.png")
+    assert (height, width) == upright.shape
+    assert (turn is not None) == (orientation > 4)
+    if turn:
+        rows, columns = np.nonzero(upright)
+        assert turn(box, width, height) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+# --- what Pillow alone would decode to other colours, or for seconds
+
+
+def tiff(values: np.ndarray, photometric: int, kind: int = 1, planes: bool = False) -> bytes:
+    """A TIFF written by hand: values [H, W] or [H, W, S], little-endian, uncompressed; kind 1 unsigned, 2 signed."""
+    height, width, samples = (*values.shape, 1)[:3]
+    data = (np.moveaxis(values, -1, 0) if planes else values).tobytes()
+    strips = samples if planes else 1
+    size, start = len(data) // strips, 8 + len(data)
+    tags = {256: [width], 257: [height], 258: [values.itemsize * 8] * samples, 259: [1], 262: [photometric]}
+    tags |= {273: [8 + size * strip for strip in range(strips)], 277: [samples], 278: [height]}
+    tags |= {279: [size] * strips, 284: [2 if planes else 1], 339: [kind] * samples}
+    extra, entries = b"", b""
+    for tag, numbers in tags.items():
+        packed = struct.pack(f"<{len(numbers)}I", *numbers)
+        place = packed if len(numbers) == 1 else struct.pack("<I", start + len(extra))
+        extra += packed if len(numbers) > 1 else b""
+        entries += struct.pack("<HHI", tag, 4, len(numbers)) + place
+    directory = struct.pack("<H", len(tags)) + entries + b"\0\0\0\0"
+    return b"II*\0" + struct.pack("<I", start + len(extra)) + data + extra + directory
+
+
+@pytest.mark.parametrize(
+    ("values", "photometric", "grey"),
+    [
+        (GREY, 1, GREY),
+        (255 - GREY, 0, GREY),
+        (GREY.astype("<u2") * 257, 1, GREY),
+        (65535 - GREY.astype("<u2") * 257, 0, GREY),
+        (np.where(GREY > 100, 4_000_000_000, 0).astype("<u4"), 1, np.where(GREY > 100, 255, 0)),
+    ],
+)
+def test_greys_of_a_tiff(values: np.ndarray, photometric: int, grey: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_image(tiff(values, photometric))[:, :, 0], grey)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (tiff(GREY.view(np.int8), 1, kind=2), "signed 8-bit values"),
+        (tiff(RGB.astype("<u2") * 257, 2, planes=True), "16-bit colours in separate planes"),
+        (tiff(GREY.astype("<f4"), 0, kind=3), "32-bit greys in which 0 is white"),
+    ],
+)
+def test_a_tiff_that_would_come_out_wrong_is_refused(content: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        read_image(content)
+
+
+def test_planes_of_a_tiff() -> None:
+    np.testing.assert_array_equal(read_image(tiff(RGB, 2, planes=True)), RGB)
+
+
+def swapped_profile() -> bytes:
+    """A profile in which red is green and green is red: sRGB's with the names of two tags exchanged."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for one, other in ((b"rXYZ", b"gXYZ"),):
+        profile = profile.replace(one, b"####").replace(other, one).replace(b"####", other)
+    return profile.replace("sRGB".encode("utf-16-be"), "mine".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colour_profiles_are_applied(mode: str) -> None:
+    picture = Image.new("RGB", (16, 16), (250, 0, 0)).convert(mode)
+    red, green, _ = read_image(encode(picture, "PNG", icc_profile=swapped_profile()))[8, 8].tolist()
+    assert green > 240
+    assert red < 80
+
+
+@pytest.mark.parametrize("profile", [b"broken", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()])
+def test_profiles_that_say_nothing_change_nothing(profile: bytes) -> None:
+    picture = encode(Image.fromarray(RGB), "PNG", icc_profile=profile)
+    np.testing.assert_array_equal(read_image(picture), RGB)
+
+
+def test_a_jpeg_of_many_scans_is_refused() -> None:
+    large = encode(Image.new("RGB", (5000, 4000)), "JPEG", progressive=True)
+    last = large[large.rfind(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match="comes in 60 scans, which take long"):
+        image_size(large[:-2] + last * (60 - large.count(b"\xff\xda")) + large[-2:])
+    assert image_size(large) == (5000, 4000)
+
+
+def test_photographs_of_telephones_are_within_the_limit() -> None:
+    assert decoding.MAX_PIXELS >= 8192 * 6144

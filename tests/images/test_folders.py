@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from slimdet.images.folders import images_in
+from slimdet.images.folders import images_in, unread_in
 
 
 def test_images_of_a_folder_and_those_under_it(tmp_path: Path) -> None:
@@ -16,3 +16,16 @@ def test_images_of_a_folder_and_those_under_it(tmp_path: Path) -> None:
         "c.jfif",
         "deep/er/d.tiff",
     ]
+
+
+def test_folders_that_are_links_are_gone_through_once(tmp_path: Path) -> None:
+    (tmp_path / "store" / "deep").mkdir(parents=True)
+    (tmp_path / "store" / "deep" / "1.JPG").touch()
+    (tmp_path / "store" / "2.heic").touch()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "camera").symlink_to("../store")
+    (tmp_path / "store" / "up").symlink_to("..")
+    (tmp_path / "store" / "back").symlink_to("../set")
+    (tmp_path / "store" / "itself").symlink_to(".")
+    assert images_in(tmp_path / "set") == [tmp_path / "set" / "camera" / "deep" / "1.JPG"]
+    assert unread_in(tmp_path / "set") == [tmp_path / "set" / "camera" / "2.heic"]

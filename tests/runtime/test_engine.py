@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +201,25 @@ def test_a_session_is_one_whether_its_precision_is_named_or_the_best() -> None:
     runtime(tabby, point=Point(0.25, precision="fp32"))
     runtime(tabby, 0.25)
     assert len({id(session) for session in runtime._sessions.values()}) == 1
+
+
+def test_torch_runs_what_was_not_exported(exported: Path, caplog: pytest.LogCaptureFixture) -> None:
+    document = json.loads((exported / "model.json").read_text())
+    del document["engines"]["onnx"]["0.25"]
+    (exported / "model.json").write_text(json.dumps(document))
+    runtime = Runtime(exported)
+    image = np.zeros((64, 64, 3), np.uint8)
+    with caplog.at_level("WARNING", "slimdet"):
+        assert runtime(image, width=0.5).point.width == 0.5
+        assert not caplog.text
+        assert runtime(image, width=0.25).point.width == 0.25
+    assert caplog.text.count("was not exported at width 0.25, which torch runs") == 1
+    with pytest.raises(BundleError, match=r"has no onnx engine of width 0\.25"):
+        Runtime(exported, engine="onnxruntime").prepare([0.25])
+
+
+def test_torch_after_a_fork_raises_and_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Runtime("bundled", engine="torch").session(0.25)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(ConfigError, match="was loaded before a fork"):
+        session(np.zeros((1, 64, 64, 3), np.uint8))

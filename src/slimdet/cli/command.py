@@ -31,6 +31,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from slimdet.cli.flags import choice
@@ -156,7 +157,9 @@ def _call(function: Callable[..., Outcome], arguments: Mapping[str, Any]) -> Out
     if GIVEN in inspect.signature(function).parameters:
         flags[GIVEN] = arguments[GIVEN]
     for parameter in _flags(function):
-        value = arguments[parameter.name]
+        value: Any = arguments[parameter.name]
+        if isinstance(value, Path):  # a shell expands --out ~/x, but not --out=~/x
+            value = value.expanduser()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             flags[parameter.name] = value
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
@@ -277,6 +280,9 @@ def run(verbs: Mapping[str, Callable[..., Outcome]], argv: Sequence[str] | None 
     except KeyboardInterrupt as error:
         _tell("interrupted")
         return 128 + getattr(error, "signal", signal.SIGINT)
+    except MemoryError:
+        _tell("out of memory; take a smaller --batch or --imgsz, or fewer images at a time")
+        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's own flush at exit would fail once more
         return 141

@@ -1,12 +1,13 @@
 """What `slimdet convert` does with what it is given: data sets become COCO, the original's checkpoints bundles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from slimdet.bundle import store
 from slimdet.data.formats.convert import to_coco
+from slimdet.data.formats.recognition import read_foreign
 from slimdet.errors import ConfigError
 from slimdet.files import new_run_dir
 
@@ -16,6 +17,8 @@ class Conversion:
     """What was written, by name: of a data set "train", "val" and "data"; otherwise "bundle" or "checkpoint"."""
 
     files: dict[str, Path]
+    why: str = ""  # what a data set was taken for
+    notes: Sequence[str] = ()  # what was left out of it, or taken as something
 
 
 def convert(source: Path, to: str | None = None, out: Path | None = None, config: Path | None = None) -> Conversion:
@@ -37,8 +40,9 @@ def convert(source: Path, to: str | None = None, out: Path | None = None, config
     if config is not None and possible != "bundle":
         raise ConfigError(f"--config {config} belongs to a checkpoint (.pth); {source} is none")
     if possible == "coco":
+        found = read_foreign(source)
         with _new_folder(out) as folder:
-            return Conversion(to_coco(source, folder))
+            return Conversion(to_coco(found, folder), found.why, found.findings.notes)
     from slimdet.original import bundles as original
 
     if possible == "bundle":

@@ -93,7 +93,7 @@ def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def existing(text: str) -> Path:
-    path = Path(text)
+    path = Path(text).expanduser()
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = did_you_mean(path.name, siblings)

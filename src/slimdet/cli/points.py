@@ -29,7 +29,7 @@ from slimdet.search.settings import TuneSettings
 def tune(
     *,
     model: Model,
-    data: Annotated[Existing, "DATA.yaml, whose val: is taken"],
+    data: Annotated[Existing, "DATA.yaml or folder, whose val: is taken"],
     budget_ms: Annotated[
         Positive | None, "milliseconds for an image: tells the one point to use"
     ] = TuneSettings.budget_ms,

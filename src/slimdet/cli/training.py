@@ -33,7 +33,7 @@ BY_RECIPE: Any = ByRecipe()
 
 def train(
     *,
-    data: Annotated[Existing | None, "DATA.yaml with train: and val:"] = None,
+    data: Annotated[Existing | None, "DATA.yaml with train: and val:, or a folder as tools export it"] = None,
     recipe: Annotated[
         settings.RecipeName, "decides what is not given; paper: the plain sum, 1x schedule; fast: minutes on a CPU"
     ] = "default",
@@ -123,7 +123,7 @@ def train(
 def calibrate(
     *,
     model: Model,
-    data: Annotated[Existing, "DATA.yaml: statistics of its train: images, accuracy on its val:"],
+    data: Annotated[Existing, "DATA.yaml or folder: statistics of its train: images, accuracy on its val:"],
     width: Annotated[Width, "the width; with --plan, the plan's name"],
     plan: Annotated[Existing | None, 'JSON file, widths by stage: {"backbone.body.layer4": 0.5}'] = None,
     images: Annotated[Count, "training images to collect from"] = settings.CalibrateSettings.images,

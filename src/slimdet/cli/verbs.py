@@ -57,8 +57,8 @@ def demo(
 def val(
     *,
     model: Model,
-    data: Annotated[Existing, "COCO instances JSON, or DATA.yaml, whose val: is taken"],
-    images: Annotated[Existing | None, "folder of the images (not with DATA.yaml)"] = None,
+    data: Annotated[Existing, "DATA.yaml or folder, whose val: is taken; or a COCO instances JSON"],
+    images: Annotated[Existing | None, "folder of the images of a COCO JSON"] = None,
     width: WidthOrAll = ValSettings.width,
     engine: Engine = ValSettings.engine,
     imgsz: Side = ValSettings.imgsz,
@@ -164,7 +164,7 @@ def export(
     linked: Annotated[bool, "ONNX files that use the bundle's weights file and hold none"] = ExportSettings.linked,
     int8: Annotated[bool, "beside each file one whose layers compute in 8 bits"] = ExportSettings.int8,
     data: Annotated[
-        Existing | None, "with --int8, DATA.yaml: calibration on train:, accuracy on val:"
+        Existing | None, "with --int8, DATA.yaml or folder: calibration on train:, accuracy on val:"
     ] = ExportSettings.data,
     max_ap_drop: Annotated[
         NonNegative | None, "AP of 100 that 8 bits may cost a width (default: 0.5 or 2 %, the less)"
@@ -209,7 +209,7 @@ def convert(
 
 def check(
     *,
-    data: Annotated[Existing, "DATA.yaml, or with --images a COCO instances JSON"],
+    data: Annotated[Existing, "DATA.yaml or folder, or with --images a COCO instances JSON"],
     images: Annotated[Existing | None, "folder of the images of a COCO JSON"] = None,
 ) -> Outcome:
     """What a data set holds, and every fault, by file, id and reason; all images are decoded.
@@ -218,16 +218,21 @@ def check(
         slimdet check --data my_dataset/data.yaml
     """
     from slimdet.data.check import check
-    from slimdet.data.config import DataConfig, Split, read_data_config
+    from slimdet.data.config import DataConfig, OpenedData, open_data
+    from slimdet.data.formats.annotated import Split
     from slimdet.data.summary import summary
 
-    config = DataConfig(None, Split(images, data)) if images else read_data_config(data)
-    splits = {name: split for name, split in vars(config).items() if split is not None}
-    faults = [one for split in splits.values() for one in check(split.annotations, split.images)]
+    opened = OpenedData(DataConfig(None, Split(images, data))) if images else open_data(data)
+    splits = {name: split for name, split in vars(opened.config).items() if split is not None}
+    faults = [*opened.faults, *(one for split in splits.values() for one in check(split.annotations, split.images))]
     unread = {fault.file for fault in faults if fault.kind == "unreadable annotations"}
     held = {name: summary(one.annotations) for name, one in splits.items() if str(one.annotations) not in unread}
-    document = {"splits": held, "faults": [vars(fault) | {"id": str(fault.id)} for fault in faults]}
-    return Outcome(document, views.check(held, faults), f"{len(faults)} faults in {data}" if faults else "")
+    told = [opened.why] if opened.why else []
+    document = {"is": opened.why, "notes": opened.notes, "splits": held}
+    document["faults"] = [vars(fault) | {"id": str(fault.id)} for fault in faults]
+    return Outcome(
+        document, views.check(held, faults, [*told, *opened.notes]), f"{len(faults)} faults in {data}" if faults else ""
+    )
 
 
 def serve(

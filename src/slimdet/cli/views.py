@@ -137,12 +137,14 @@ def _against_fp32(one: "Int8File") -> str:
 
 
 def conversion(written: "Conversion") -> str:
-    return "\n".join(f"{name}: {path}" for name, path in written.files.items())
+    told = [written.why, *written.notes] if written.why else []
+    return "\n".join([*told, *(f"{name}: {path}" for name, path in written.files.items())])
 
 
-def check(held: Mapping[str, "Summary"], faults: Sequence["Fault"]) -> str:
-    """What each split holds, and a line for each fault."""
-    parts = [f"{name}: {summary(one)}" for name, one in held.items()]
+def check(held: Mapping[str, "Summary"], faults: Sequence["Fault"], told: Sequence[str]) -> str:
+    """What the set was taken for and what was left out, what each split holds, and a line for each fault."""
+    parts = ["\n".join(told)] if told else []
+    parts += [f"{name}: {summary(one)}" for name, one in held.items()]
     return "\n\n".join([*parts, "\n".join(map(str, faults)) or "no faults"])
 
 

@@ -1,75 +1,49 @@
-"""COCO annotations: what they are read into from other formats, and the rules that all of them have to follow.
+"""The rules that COCO annotations have to follow.
 
 The rules are told once: `slimdet check` lists every fault, reading a data set refuses the first that is not in
 `HARMLESS`, and `slimdet.evaluation` holds truth and detections to the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from numbers import Integral, Real
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from slimdet.errors import ConfigError, DataError
+from slimdet.errors import ConfigError
 from slimdet.images.masks import decode_runs
 
 LISTS = {"images": "image", "annotations": "annotation", "categories": "category"}
 # What is wrong with these can be put right: boxes are clipped, boxes without area left out, ids mapped to others.
 HARMLESS = frozenset(
-    {"zero-area box", "box outside image", "annotation id 0", "category id 0", "duplicate category name"}
+    {
+        "zero-area box",
+        "box outside image",
+        "annotation id 0",
+        "category id 0",
+        "duplicate category name",
+        "missing mask",
+    }
 )
 TOLERANCE = 0.5  # pixels that a box may reach over the edge: annotation tools round
 LARGEST = 1e12  # keeps products of coordinates finite: an IoU of infinity by infinity would count as a match
 
 
-@dataclass
-class AnnotatedImage:
-    """An image and its objects: COCO annotations without `id` and `image_id`."""
+@dataclass(frozen=True)
+class Fault:
+    """One fault. `id` is that of the image, annotation or category in question, None where it has none."""
 
-    path: Path
-    width: int
-    height: int
-    objects: list[dict[str, Any]] = field(default_factory=list)
+    kind: str
+    file: str
+    id: Any
+    reason: str
 
-
-@dataclass
-class AnnotatedSet:
-    """Class names by category id (from 1), and the images of each split ("train", "val")."""
-
-    classes: dict[int, str]
-    splits: dict[str, list[AnnotatedImage]]
-
-
-def boxed(category_id: int, corners: tuple[float, float, float, float], width: int, height: int) -> dict[str, Any]:
-    """A COCO annotation of the box (x1, y1, x2, y2 in pixels), clipped to the image.
-
-    Raises:
-        ValueError: nothing of the box is inside the image.
-    """
-    left, top = max(0.0, corners[0]), max(0.0, corners[1])
-    w, h = min(float(width), corners[2]) - left, min(float(height), corners[3]) - top
-    if not (w > 0 and h > 0):
-        raise ValueError("a box without area inside the image")
-    # Three decimals are more than any annotation holds, and keep float noise out of the file.
-    left, top, w, h = (round(value, 3) for value in (left, top, w, h))
-    return {"category_id": category_id, "bbox": [left, top, w, h], "area": round(w * h, 3), "iscrowd": 0}
-
-
-def lines(file: Path) -> list[tuple[int, str]]:
-    """The lines of a text file that are not empty, with their numbers from 1.
-
-    Raises:
-        DataError: the file is not text.
-    """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{file}: is not text") from None
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    def __str__(self) -> str:
+        """One line: file, kind, id and reason."""
+        return f"{self.file}: {self.kind}" + ("" if self.id is None else f" (id {self.id})") + f": {self.reason}"
 
 
 # ------------------------------------------------------------------------------------------------- rules

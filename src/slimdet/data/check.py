@@ -4,29 +4,31 @@ The rules of a record are those of `slimdet.data.annotations`; what only the ima
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimdet.data.annotations import by_id, sides
-from slimdet.data.formats.reading import read_lists
-from slimdet.data.formats.records import NO_ID, Records, id_faults, record_faults
+from slimdet.data.annotations import Fault, by_id, sides
+from slimdet.data.formats.annotated import from_windows
+from slimdet.data.formats.reading import make_whole, read_lists
+from slimdet.data.formats.records import (
+    NO_ID,
+    Records,
+    id_faults,
+    looks_relative,
+    record_faults,
+    without_mask,
+)
 from slimdet.errors import DataError, ImageError
 from slimdet.images.decoding import read_image
+from slimdet.messages import printable
 
-
-@dataclass(frozen=True)
-class Fault:
-    """One fault. `id` is that of the image, annotation or category in question, None where it has none."""
-
-    kind: str
-    file: str
-    id: Any
-    reason: str
-
-    def __str__(self) -> str:
-        """One line: file, kind, id and reason."""
-        return f"{self.file}: {self.kind}" + ("" if self.id is None else f" (id {self.id})") + f": {self.reason}"
+_KEPT = ("id", "file_name", "width", "height", "name", "supercategory")  # of images and categories
+# What some tools write as text ("7") or with a point (7.0).
+_WHOLE = {
+    "images": ("id", "width", "height"),
+    "annotations": ("id", "image_id", "category_id"),
+    "categories": ("id",),
+}
 
 
 def check(annotations: str | Path, images: str | Path) -> list[Fault]:
@@ -67,6 +69,7 @@ def load(annotations: str | Path, masks: bool = True) -> dict[str, Any]:
 
     def blocks() -> Iterator[list[Any]]:
         for name, records in read_lists(annotations):
+            make_whole(records, _WHOLE[name])
             if name == "annotations":
                 yield records
             else:
@@ -76,10 +79,14 @@ def load(annotations: str | Path, masks: bool = True) -> dict[str, Any]:
 
 
 def _slim(record: Any) -> Any:
-    """An image or category without what nobody reads."""
+    """An image or category without what nobody reads; a name of Windows becomes one of this system."""
     if not isinstance(record, dict):
         return record
-    return {name: record[name] for name in ("id", "file_name", "width", "height", "name") if name in record}
+    if isinstance(name := record.get("file_name"), str):
+        record["file_name"] = from_windows(name)
+    if isinstance(name := record.get("name"), str):
+        record["name"] = printable(name)
+    return {name: record[name] for name in _KEPT if name in record}
 
 
 def file_faults(coco: Mapping[str, Any], file: str, masks: bool = True) -> Iterator[Fault]:
@@ -101,6 +108,13 @@ def file_faults(coco: Mapping[str, Any], file: str, masks: bool = True) -> Itera
         yield Fault(kind, file, number, reason)
     if (annotations.id == 0).any():
         yield Fault("annotation id 0", file, 0, "0 means 'unmatched' in COCO evaluation; number annotations from 1")
+    if looks_relative(annotations):
+        reason = "all boxes are within 1x1 pixels: they may be relative to the image's sides, where COCO has pixels"
+        yield Fault("relative boxes", file, None, reason)
+    if masks and (lacking := without_mask(annotations)):
+        first = annotations.id[lacking[0]]
+        reason = f"{len(lacking)} of {len(annotations)} annotations have no segmentation; masks need one each"
+        yield Fault("missing mask", file, int(first), reason)
     if 0 in known["categories"]:
         yield Fault("category id 0", file, 0, "0 is the background to many detectors; number categories from 1")
     for number, record in known["images"].items():

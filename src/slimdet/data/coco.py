@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 
 from slimdet.data.annotations import HARMLESS, encoded, rle_functions
 from slimdet.data.check import file_faults, load
-from slimdet.data.formats.records import ImageRecords, fill_areas
+from slimdet.data.formats.records import ImageRecords, Records, fill_areas
 from slimdet.data.loader import floats
 from slimdet.data.transforms import ShrinkInto
 from slimdet.errors import DataError
@@ -51,7 +51,15 @@ def read_coco(annotations: str | Path, masks: bool = False) -> dict[str, Any]:
     fill_areas(records, images.sizes_of(records))
     if not masks:
         records.segmentation = None
-    return {"images": images, "annotations": records, "categories": coco["categories"]}
+    categories = _without_roots(coco["categories"], records)
+    return {"images": images, "annotations": records, "categories": categories}
+
+
+def _without_roots(categories: list[dict[str, Any]], records: Records) -> list[dict[str, Any]]:
+    """Leave out a category that others name as theirs and nothing is annotated with: some exports begin with one."""
+    above = {one.get("supercategory") for one in categories if one.get("supercategory") != one["name"]}
+    used = set(np.unique(records.category_id).tolist())
+    return [one for one in categories if one["id"] in used or one["name"] not in above]
 
 
 class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
@@ -65,6 +73,7 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         classes: K names, in order of category id.
         category_ids: K ids, ascending; label k + 1 stands for category_ids[k].
         image_ids: the ids of the images, in order of the items.
+        annotations, folder: the file, and where its images are.
         shrink: set it to resize images, boxes and masks where they are loaded, after `transforms`.
         coco: the file as `read_coco` gives it; crowds are all in it.
     """
@@ -90,7 +99,7 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         Raises:
             DataError: as `read_coco`; no folder `images`; with masks=True, an object without a segmentation.
         """
-        self.folder = Path(images)
+        self.folder, self.annotations = Path(images), Path(annotations)
         if not self.folder.is_dir():
             raise DataError(f"{images}: no such folder of images")
         self.coco = read_coco(annotations, masks)
@@ -103,10 +112,18 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         self.masks = masks
         self._order, self._starts = _by_image(self.coco, str(annotations), with_crowds=not train)
         shapes = self.coco["annotations"].segmentation
-        for place in self._order.tolist() if masks else ():
-            if shapes is None or not shapes[place]:
-                number = self.coco["annotations"].id[place]
-                raise DataError(f"{annotations}: annotation {number} has no segmentation; masks need one each")
+        lacking = [place for place in self._order.tolist() if shapes is None or not shapes[place]] if masks else []
+        if lacking:
+            first = self.coco["annotations"].id[lacking[0]]
+            raise DataError(
+                f"{annotations}: {len(lacking)} of {len(self._order)} annotations have no segmentation, as {first}; "
+                "masks need one each"
+            )
+
+    @property
+    def used_categories(self) -> frozenset[int]:
+        """The category ids that something is annotated with."""
+        return frozenset(np.unique(self.coco["annotations"].category_id).tolist())
 
     def unaugmented(self) -> "CocoDataset":
         """The same images and targets as they are in the files."""

@@ -45,6 +45,11 @@ class OwnDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         """The ids of the images, in order of the items."""
         return tuple(range(1, len(self) + 1))
 
+    @property
+    def used_categories(self) -> frozenset[int]:
+        """The labels that there may be."""
+        return frozenset(self.category_ids)
+
     def unaugmented(self) -> "OwnDataset":
         """The same images and targets without `transforms`."""
         plain = copy.copy(self)

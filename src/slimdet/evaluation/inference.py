@@ -3,6 +3,7 @@
 N detections, K classes, H x W pixels.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +16,8 @@ from slimdet.errors import DataError
 from slimdet.messages import listed
 from slimdet.models.kinds import without_background
 from slimdet.runtime.result import coco_results
+
+logger = logging.getLogger("slimdet")
 
 Key = TypeVar("Key")
 ModelCall = Callable[[list[Tensor]], list[dict[str, Tensor]]]
@@ -31,14 +34,25 @@ class DetectionData(Protocol):
     def __getitem__(self, index: int, /) -> tuple[Tensor, Mapping[str, Any]]: ...
 
 
-def to_coco(result: Mapping[str, Tensor], image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+class ClassData(Protocol):
+    """What `check_classes` reads of a data set: [C] names, [C] ids, and the ids of annotations."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def category_ids(self) -> Sequence[int]: ...
+    @property
+    def used_categories(self) -> frozenset[int]: ...
+
+
+def to_coco(result: Mapping[str, Tensor], image_id: int, category_ids: Sequence[int | None]) -> list[dict[str, Any]]:
     """A detector's output for one image as COCO results, ready for `json.dump`.
 
     Args:
         result: boxes [N, 4] (x1, y1, x2, y2 in pixels), labels [N] in 1..K, scores [N], and perhaps masks [N, 1, H, W]
             in 0..1, which are cut at 0.5 and run-length encoded.
         image_id: the image's id in its COCO file.
-        category_ids: [K], the category id of labels 1..K.
+        category_ids: [K], the category id of labels 1..K; what has None is left out.
 
     Raises:
         DataError: a box or score that is not finite, or a label outside 1..K.
@@ -55,7 +69,7 @@ def detect(
     device: torch.device | str = "cpu",
     batch: int = 1,
     progress: Callable[[int, int], Any] | None = None,
-    category_ids: Sequence[int] | None = None,
+    category_ids: Sequence[int | None] | None = None,
     workers: int = 0,
 ) -> Records:
     """Run a detector over a data set; the detections of all images as COCO results, in the data set's order.
@@ -83,7 +97,7 @@ def detect_each(
     device: torch.device | str = "cpu",
     batch: int = 1,
     progress: Callable[[Key, int, int], Any] | None = None,
-    category_ids: Sequence[int] | None = None,
+    category_ids: Sequence[int | None] | None = None,
     workers: int = 0,
 ) -> dict[Key, Records]:
     """Run several detectors, such as the widths of one, over a data set: each image is read once for all of them.
@@ -114,22 +128,27 @@ def detect_each(
     return {key: columns.records() for key, columns in found.items()}
 
 
-def check_classes(model_classes: Sequence[str], dataset: DetectionData) -> tuple[int, ...]:
-    """The data set's category ids in the order of the model's labels, [K].
+def check_classes(model_classes: Sequence[str], dataset: ClassData) -> tuple[int | None, ...]:
+    """The data set's category ids in the order of the model's labels, [K]; None for a class that it does not list.
 
-    Classes are told by name, so that a data set that numbers them differently is evaluated rightly.
+    Classes are told by name, so that a data set that numbers them differently is evaluated rightly. It may list fewer,
+    whose detections are left out then, and more that nothing is annotated with, as the root categories of some tools.
 
     Raises:
-        DataError: the data set's classes are not the model's.
+        DataError: the data set has objects of a class that the model lacks, or none of the model's.
     """
     if tuple(model_classes) == tuple(dataset.classes):
         return tuple(dataset.category_ids)
     lacking = [name for name in model_classes if name not in dataset.classes]
-    foreign = [name for name in dataset.classes if name not in model_classes]
-    if lacking or foreign or len(model_classes) != len(dataset.classes):
+    unknown = [place for place, name in enumerate(dataset.classes) if name not in model_classes]
+    used = dataset.used_categories if unknown else frozenset()
+    foreign = [dataset.classes[place] for place in unknown if dataset.category_ids[place] in used]
+    if foreign or len(lacking) == len(model_classes) or len(set(dataset.classes)) != len(dataset.classes):
         raise DataError(
             f"the data set's classes are not the model's: only the model has {listed(lacking)}; only the data set has "
             f"{listed(foreign)}; train on this data first: slimdet train --weights BUNDLE --data DATA.yaml"
         )
+    if lacking:
+        logger.warning("the data set does not list %s: their AP is left out, and so is what is found", listed(lacking))
     by_name = dict(zip(dataset.classes, dataset.category_ids, strict=True))
-    return tuple(by_name[name] for name in model_classes)
+    return tuple(by_name.get(name) for name in model_classes)

@@ -2,13 +2,13 @@
 
 What is decided here, once for training, evaluation and the runtime:
 
-* EXIF (and TIFF) orientation is applied;
+* EXIF (and TIFF) orientation is applied, and colour profiles (ICC) are, so that pixels are sRGB;
 * transparency is composited over white, so colours hidden under transparent pixels never show;
-* 16-bit grey is scaled (v / 257), never clipped; for floating point and 32-bit integers see `_to_bytes`;
+* 16-bit grey is scaled (v / 257), never clipped; for floating point and 32-bit integers see `slimdet.images.pixels`;
 * an image over `MAX_PIXELS` is refused from its header, before a pixel is decoded;
 * a file that cannot be decoded whole is an `ImageError` that names it: there are no half-decoded images.
 
-Colour profiles (ICC) are not applied, as in other detection libraries; the first of several frames or pages is read.
+The first of several frames or pages is read.
 """
 
 import io
@@ -23,25 +23,16 @@ import numpy as np
 from PIL import Image
 
 from slimdet.errors import ImageError
-from slimdet.images import jpeg
+from slimdet.images import jpeg, tiff
+from slimdet.images.folders import UNREAD, UNREAD_HINT
+from slimdet.images.orientation import BOX_TURNS, UPRIGHT, Turn, orientation, upright_size
+from slimdet.images.pixels import array_to_rgb, rescale_transparency, to_rgb
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 64_000_000  # 192 MB of RGB, and up to five times that on the way; telephones have 8192 x 6144
 # Named, so that a file can never reach a decoder that starts another program (EPS) or that nobody fuzzes.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000")
 if find_spec("PIL.AvifImagePlugin"):  # Pillow 11.3 and later
     FORMATS = (*FORMATS, "AVIF")
-
-_WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # TIFF tags
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
 @dataclass(frozen=True)
@@ -90,18 +81,18 @@ def read_reduced(source: ImageSource, reduction: Callable[[int, int], int]) -> t
         ImageError: as `read_image`.
     """
     if isinstance(source, np.ndarray):
-        pixels = _array_to_rgb(source)
+        pixels = array_to_rgb(source)
         size = pixels.shape[1], pixels.shape[0]
         factor = reduction(*size)
         return (pixels if factor == 1 else np.array(Image.fromarray(pixels).reduce(factor))), size
     with _opened(source) as (image, data):
-        width, height = _upright_size(image)
+        width, height = upright_size(image)
         factor = reduction(width, height)
         decoded = jpeg.decoded(image, data, factor) if data.startswith(jpeg.START) else image
         decoded.load()
-        rgb = _to_rgb(decoded)
+        rgb = to_rgb(decoded)
         # Read after decoding: Pillow turns a TIFF upright by itself while loading, and then drops the tag.
-        turn = _UPRIGHT.get(_orientation(decoded))
+        turn = UPRIGHT.get(orientation(decoded))
         rgb = rgb if turn is None else rgb.transpose(turn)
         left = factor * rgb.width // width
         return np.array(rgb if left == 1 else rgb.reduce(left)), (width, height)
@@ -125,10 +116,23 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         ImageError: no such file, not an image, or over `MAX_PIXELS`.
     """
     if isinstance(source, np.ndarray):
-        height, width = _array_to_rgb(source).shape[:2]
+        height, width = array_to_rgb(source).shape[:2]
         return width, height
     with _opened(source) as (image, _):
-        return _upright_size(image)
+        return upright_size(image)
+
+
+def stored_size(source: str | Path) -> tuple[tuple[int, int], Turn | None]:
+    """(width, height) as `image_size` has them, and what turns boxes of the pixels as they are stored upright too.
+
+    That is None where the sides do not change places. It takes (x1, y1, x2, y2) in pixels as stored, and the upright
+    image's width and height.
+
+    Raises:
+        ImageError: as `image_size`.
+    """
+    with _opened(source) as (image, _):
+        return upright_size(image), BOX_TURNS.get(orientation(image))
 
 
 def is_resizable(width: int, height: int, longest: int) -> bool:
@@ -164,7 +168,11 @@ def _opened(source: str | Path | bytes | BinaryIO | ImageFile | Image.Image) -> 
             with Image.open(io.BytesIO(opened), formats=FORMATS) as image:
                 _check_pixels(name, *image.size)
                 if image.format == "PNG":
-                    _rescale_transparency(image, depth=data[24])
+                    rescale_transparency(image, depth=data[24])
+                elif image.format == "TIFF":
+                    tiff.check_kind(image)
+                elif image.format in ("JPEG", "MPO"):
+                    jpeg.check_scans(data, image.width * image.height)
                 yield image, data
 
 
@@ -195,7 +203,8 @@ def _named(name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{name}: more than the limit of {MAX_PIXELS // 10**6} megapixels") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image of a known kind ({', '.join(FORMATS)})") from None
+        hint = f"; {UNREAD_HINT}" if Path(name).suffix.lower() in UNREAD else ""
+        raise ImageError(f"{name}: not an image of a known kind ({', '.join(FORMATS)}){hint}") from None
     except Exception as error:  # Pillow raises nearly anything on broken files: OSError, SyntaxError, struct.error, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: cannot be decoded: {reason}") from error
@@ -230,93 +239,3 @@ def _check_complete(data: bytes) -> None:
     elif data.startswith(b"\x89PNG"):
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             image.verify()  # checksums of all chunks; decodes nothing
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) once the orientation is applied; of an image that is not decoded yet."""
-    if _orientation(image) not in (5, 6, 7, 8):
-        return image.size
-    # Newer versions of Pillow already swap the sides of a TIFF that is to be turned: its tags are as stored.
-    tags = getattr(image, "tag_v2", {})
-    return tags.get(_HEIGHT, image.height), tags.get(_WIDTH, image.width)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1..8; 1 (upright) where there is none or where the EXIF block itself is damaged."""
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # metadata only: the pixels are whole
-        return 1
-
-
-def _rescale_transparency(image: Image.Image, depth: int) -> None:
-    """Bring a PNG's transparent colour to the 8 bits of its pixels: Pillow leaves it at the file's bit depth."""
-    colour = image.info.get("transparency")
-    if image.mode == "L" and isinstance(colour, int) and colour < 2**depth < 2**8:
-        image.info["transparency"] = colour * 255 // (2**depth - 1)
-    elif image.mode == "RGB" and isinstance(colour, tuple) and depth == 16 and max(colour) > 255:
-        image.info["transparency"] = tuple(value >> 8 for value in colour)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _DEEP_GREY:
-        return _deep_grey_to_rgb(image)
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")
-
-
-def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    if image.mode == "I" and image.format in ("PNG", "PPM"):
-        values = values.astype(np.uint16)  # some Pillow versions widen 16-bit files to 32
-    grey = _to_bytes(values)
-    transparent = image.info.get("transparency")  # the one grey value that stands for "nothing here"
-    if isinstance(transparent, int):
-        grey = np.where(values == transparent, np.uint8(255), grey)
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _array_to_rgb(array: np.ndarray) -> np.ndarray:
-    if array.ndim not in (2, 3) or array.dtype.kind not in "buif" or array.size == 0:
-        raise ImageError(
-            f"an array of shape {array.shape} and type {array.dtype} is no image; give [H, W] or [H, W, 1..4]"
-        )
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim == 3 and array.shape[2] > 4:
-        raise ImageError(f"an array of shape {array.shape} is no image; the channels, 1 to 4, come last")
-    try:
-        pixels = np.ascontiguousarray(_to_bytes(array))
-    except ValueError as error:
-        raise ImageError(f"an array of shape {array.shape} is no image: {error}") from None
-    if pixels.ndim == 3 and pixels.shape[2] == 3:
-        return pixels
-    return np.array(_to_rgb(Image.fromarray(pixels)))
-
-
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Scale pixel values of any type to uint8.
-
-    8 bits stay and 16 bits are divided by 257. Other types do not tell their range, so the values do: 0..1 (floats
-    only) is multiplied by 255, 0..255 stays, 0..65535 (integers only) is divided by 257, anything else is stretched
-    from its own smallest and largest value.
-    """
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == bool:
-        return values * np.uint8(255)
-    floats = values.dtype.kind == "f"
-    if floats and not np.isfinite(values).all():
-        raise ValueError("NaN or infinite pixel values")
-    low, high = float(values.min()), float(values.max())
-    if values.dtype == np.uint16 or (not floats and low >= 0 and 255 < high <= 65535):
-        low, high = 0.0, 65535.0
-    elif floats and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    scaled = (values.astype(np.float64) - low) * (255 / max(high - low, 1e-300))
-    return np.rint(scaled).clip(0, 255).astype(np.uint8)

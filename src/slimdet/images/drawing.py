@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from slimdet.files import atomic_write
+from slimdet.images.fonts import Font, font_for
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom are outside
@@ -88,15 +89,17 @@ def draw(
     for index in reversed(best_first):
         left, top, right, bottom = places[index]
         pen.rectangle((left, top, right - 1, bottom - 1), outline=colours[index], width=line)
-    font = _font(max(11, round(0.022 * max(picture.size))))
+    letters = max(11, round(0.022 * max(picture.size)))  # pixels
     margin = max(2, line // 2)
-    labels: dict[int, tuple[str, Box]] = {}
+    labels: dict[int, tuple[str, Font, Box]] = {}
     for index in best_first:
         text = names[index] if scores is None else f"{names[index]} {scores[index]:.2f}"
+        font = font_for(text, letters)
         text = _cut(pen, text, font, picture.width - 2 * margin)
         size = round(pen.textlength(text, font=font)) + 2 * margin, round(1.2 * font.size) + margin
-        labels[index] = text, _label_place(size, places[index], picture.size, [taken for _, taken in labels.values()])
-    for index, (text, (left, top, right, bottom)) in reversed(labels.items()):
+        taken = [place for _, _, place in labels.values()]
+        labels[index] = text, font, _label_place(size, places[index], picture.size, taken)
+    for index, (text, font, (left, top, right, bottom)) in reversed(labels.items()):
         pen.rectangle((left, top, right - 1, bottom - 1), fill=colours[index])
         ink = DARK if np.dot(colours[index], (0.299, 0.587, 0.114)) > 140 else LIGHT
         pen.text(((left + right) / 2, (top + bottom) / 2), text, fill=ink, font=font, anchor="mm")
@@ -149,8 +152,8 @@ def side_by_side(
     if not tiles:
         raise ValueError("no pictures to put side by side")
     columns = columns or len(tiles)
-    gap, font = max(4, height // 40), _font(max(12, height // 18))
-    title_height = round(1.7 * font.size)
+    gap, letters = max(4, height // 40), max(12, height // 18)  # pixels
+    title_height = round(1.7 * letters)
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     widths = [max(row[place][1].width for row in rows if place < len(row)) for place in range(min(columns, len(tiles)))]
     sheet = Image.new("RGB", (sum(widths) + gap * (len(widths) + 1), (title_height + height + gap) * len(rows)), LIGHT)
@@ -159,6 +162,7 @@ def side_by_side(
         top = number * (title_height + height + gap)
         for place, (title, picture) in enumerate(row):
             left = gap + sum(widths[:place]) + gap * place
+            font = font_for(title, letters)
             fitting = _cut(pen, title, font, widths[place])
             pen.text((left, top + title_height / 2), fitting, fill=DARK, font=font, anchor="lm")
             sheet.paste(picture, (left, top + title_height))
@@ -205,11 +209,7 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)  # pyright: ignore[reportReturnType]  # with a size it is a FreeType font
-
-
-def _cut(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def _cut(pen: ImageDraw.ImageDraw, text: str, font: Font, width: float) -> str:
     """The text, or as much of it as fits into that many pixels and an ellipsis; on one line."""
     text = " ".join(text.split())
     if pen.textlength(text, font=font) <= width:

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 START, _END = b"\xff\xd8", b"\xff\xd9"
+_SCAN = b"\xff\xda"
+MOST_SCANS = 10**9  # scans times pixels: each scan goes through all pixels, and a few bytes make one
 # libjpeg looks up to 8 bytes ahead. These are ones, which no JPEG uses as a code (each is a byte 0xff, escaped).
 _AHEAD = 8 * b"\xff\x00"
 
@@ -23,6 +25,17 @@ def check_ended(data: bytes) -> None:
     scan = _first_scan(data)
     if scan is not None and data.find(_END, scan) < 0:
         raise ValueError("the JPEG is cut off (no end marker)")
+
+
+def check_scans(data: bytes, pixels: int) -> None:
+    """Refuse a file that is made of so many scans that decoding it takes long; ordinary ones have ten.
+
+    Raises:
+        ValueError: there are too many for an image of so many pixels.
+    """
+    scans = data.count(_SCAN, _first_scan(data) or 0)
+    if scans > 20 and scans * pixels > MOST_SCANS:
+        raise ValueError(f"the JPEG comes in {scans} scans, which take long to decode; save it anew")
 
 
 def without_end(data: bytes) -> bytes:

@@ -2,7 +2,12 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from slimdet.errors import ConfigError
 from slimdet.training.processes import distributed
@@ -59,6 +64,33 @@ def join(place: Place, backend: str = "gloo") -> None:
     """
     os.environ.setdefault("MASTER_ADDR", _first_machine())
     distributed.join(place, backend)
+
+
+def spawn_all(target: Callable[..., None], arguments: tuple[Any, ...], processes: int) -> None:
+    """Run `target(rank, *arguments)` in so many processes; whatever ends this one ends them too.
+
+    Raises:
+        ConfigError: one of them failed.
+    """
+    context: Any = spawn(target, arguments, nprocs=processes, join=False)
+    try:
+        while not context.join():
+            pass
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        raise ConfigError(f"a training process failed: {str(error).strip().splitlines()[-1]}") from None
+    finally:  # a signal to this process alone has not reached them
+        stop(context.processes)
+
+
+def stop(processes: Sequence[BaseProcess], patience: float = 10) -> None:
+    """End processes: SIGTERM, and after `patience` seconds for all of them SIGKILL."""
+    for process in processes:
+        process.terminate()
+    end = time.monotonic() + patience
+    for process in processes:
+        process.join(max(0, end - time.monotonic()))
+        process.kill()
+        process.join()
 
 
 def _first_machine() -> str:

@@ -7,7 +7,8 @@ from typing import Any
 from slimdet.bundle import manifest
 from slimdet.bundle.ladder import Point
 from slimdet.data.coco import CocoDataset
-from slimdet.data.config import Split, read_val_split
+from slimdet.data.config import read_val_split
+from slimdet.data.formats.annotated import Split
 from slimdet.errors import ConfigError
 from slimdet.evaluation.confusion import confusion_matrix
 from slimdet.evaluation.points import check_points, measure_points
@@ -83,7 +84,7 @@ def _write(found: Measured, dataset: CocoDataset, run: Path) -> None:
 
 
 def _val_split(data: Path, images: Path | None) -> Split:
-    if data.suffix.lower() not in (".yaml", ".yml"):
+    if data.is_file() and data.suffix.lower() not in (".yaml", ".yml"):
         if images is None:
             raise ConfigError(f"--data {data} needs --images, the folder that its file names start from")
         return Split(images=images, annotations=data)

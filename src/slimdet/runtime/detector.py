@@ -3,12 +3,14 @@
 Legend: B images, N detections, H x W pixels.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -29,6 +31,8 @@ from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Fou
 from slimdet.runtime.pipeline import in_order
 from slimdet.runtime.preprocessing import Color, DecodedImage, Source
 from slimdet.runtime.result import Classes, Result, check_conf, labels_of
+
+logger = logging.getLogger("slimdet")
 
 TOGETHER = 2**21  # pixels that an engine is given at once, or one image: memory, and no faster with more
 
@@ -120,6 +124,7 @@ class Runtime:
         self.options = settled(EngineSettings(engine, **options), self.manifest)
         self.engine: Engine = make(self.options.engine, self.manifest, self.options)
         self.conf = self._check_conf(conf)
+        self._second: Engine | None = None  # for widths that the first has no files of
         self._sessions: dict[tuple[float, Precision | None], Session] = {}
         self._loading: dict[float, threading.Lock] = {}
         self.threads = self.options.threads
@@ -304,11 +309,25 @@ class Runtime:
     def _load(self, width: float, precision: Precision | None) -> Session:
         ready = self._sessions.get((width, precision))
         if ready is None:
-            named = precision or self.engine.precision(width)
+            engine = self._engine_of(width)
+            named = precision or engine.precision(width)
             with self._loading.setdefault(width, threading.Lock()):  # the others run on meanwhile
-                ready = self._sessions.get((width, named)) or self.engine.load(width, named)
+                ready = self._sessions.get((width, named)) or engine.load(width, named)
                 self._sessions[width, precision] = self._sessions[width, named] = ready
         return ready
+
+    def _engine_of(self, width: float) -> Engine:
+        """What runs a width: of a bundle exported in part, torch runs the rest where nobody chose an engine."""
+        exported = self.engine.name != "onnxruntime" or width in self.manifest.engines("onnx")
+        if exported or self._options.engine != "auto" or not find_spec("torch"):
+            return self.engine
+        if self._second is None:
+            logger.warning(
+                "%s was not exported at width %s, which torch runs, slower: export it with 'slimdet export --model %s'",
+                *(self.manifest.name, width, self.manifest.name),
+            )
+            self._second = make("torch", self.manifest, self._options)
+        return self._second
 
     def _results(
         self, sources: Iterable[Source], call: _Call, color: Color, batch: tuple[int, int]

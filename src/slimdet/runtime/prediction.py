@@ -2,6 +2,7 @@
 
 import glob
 import json
+import logging
 import re
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimdet.errors import ConfigError, DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
-from slimdet.images.folders import images_in
+from slimdet.images.folders import UNREAD_HINT, images_in, unread_in
 from slimdet.messages import printable
 from slimdet.runtime.engine import CONF, EngineSettings
 from slimdet.runtime.pipeline import in_order
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from slimdet.runtime.detector import Runtime
     from slimdet.runtime.preprocessing import DecodedImage
     from slimdet.runtime.result import Result
+
+
+logger = logging.getLogger("slimdet")
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,11 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for source in sources:
-        path = Path(source)
+        path = Path(source).expanduser()
         if path.is_dir():
             matches = images_in(path)
+            if unread := unread_in(path):
+                logger.warning("%s: %d photographs are not read; %s", unread[0], len(unread), UNREAD_HINT)
         elif path.exists():
             matches = [path]
         else:

@@ -278,9 +278,11 @@ def coco_results(
     scores: NDArray,
     masks: NDArray[np.bool_] | None,
     image_id: int,
-    category_ids: Sequence[int],
+    category_ids: Sequence[int | None],
 ) -> list[dict[str, Any]]:
     """The detections of one image as COCO results; what `Result.to_coco` gives, from arrays as a result has them.
+
+    What has a label of which the id is None is left out.
 
     Raises:
         DataError: a box or score that is not finite, or a label outside 1..K.
@@ -297,7 +299,7 @@ def coco_results(
     ]
     for item, mask in zip(found, () if masks is None else masks, strict=masks is not None):
         item["segmentation"] = encode_mask(mask)
-    return found
+    return [item for item in found if item["category_id"] is not None]
 
 
 def _check_finite(boxes: NDArray, scores: NDArray, image: str) -> None:

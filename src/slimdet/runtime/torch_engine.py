@@ -1,5 +1,6 @@
 """PyTorch: runs any bundle as it is, exported or not. The only file of the runtime that imports torch."""
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ class TorchSession:
 
     def __init__(self, detector: nn.Module, place: torch.device, options: EngineSettings) -> None:
         self._detector, self._place, self._turn = detector, place, threading.Lock()
+        self._process = os.getpid()
         transform: Any = detector.transform
         self._pastes = not isinstance(transform, GeneralizedRCNNTransform)
         if not self._pastes:
@@ -83,6 +85,8 @@ class TorchSession:
         self, images: NDArray[np.uint8], conf: float = 1.0, imgsz: int | None = None, proposals: int | None = None
     ) -> Found:
         self._check(proposals)
+        if os.getpid() != self._process:  # its threads stayed with the other process, and it would wait for them
+            raise ConfigError("this detector was loaded before a fork; load one in each process, or 'spawn' them")
         batch = torch.from_numpy(images).to(self._place).permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
         with self._turn, self._at(imgsz or self.sides[0], proposals or self.proposals), torch.no_grad():
             for part, own in self._thresholds:

@@ -85,9 +85,8 @@ def datasets(settings: TrainSettings, own: Own) -> tuple[Any, Any]:
     return train, val
 
 
-def fingerprint_of(dataset: CocoDataset | OwnDataset, settings: TrainSettings) -> str:
+def fingerprint_of(dataset: CocoDataset | OwnDataset) -> str:
     """What a resumed run tells other data by; of a data set of one's own classes and length are looked at alone."""
     if isinstance(dataset, OwnDataset):
         return f"{len(dataset)} images of {', '.join(dataset.classes)}"
-    split: Any = read_data_config(settings.data).train
-    return fingerprint(split.annotations, split.images, (record["file_name"] for record in dataset.coco["images"]))
+    return fingerprint(dataset.annotations, dataset.folder, (record["file_name"] for record in dataset.coco["images"]))

@@ -223,7 +223,7 @@ def _prepare(settings: TrainSettings, data: tuple[Any, Any], place: Place, own: 
     # What the detector would do at each width is done once, where images are loaded.
     dataset.transforms, dataset.shrink = augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)
     trainer = Trainer(model, dataset, resolved(settings, model), place=place)
-    trainer.val, trainer.fingerprint = val, fingerprint_of(dataset, settings)
+    trainer.val, trainer.fingerprint = val, fingerprint_of(dataset)
     return trainer
 
 

@@ -162,3 +162,18 @@ def test_image_scales() -> None:
     assert image_scales([(1333, 800), (666, 400)]) == ((1333, 800), (666, 400))
     assert image_scales([1333.5, 800]) == ()
     assert image_scales("ab") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("_base_ = ['../x.py']", "2.0"),
+        ("train_dataloader = dict(batch_size=2)", "3.0"),
+        ("train_pipeline = []", "1.0"),
+        ("model = dict(type='FasterRCNN', loss_cls=dict())", "0.6"),
+    ],
+)
+def test_a_config_of_a_later_version_is_told(tmp_path: Path, text: str, version: str) -> None:
+    (tmp_path / "config.py").write_text(text)
+    with pytest.raises(ConfigError, match=rf"config\.py:1: unknown key .* is of mmdetection {version} or later"):
+        read_config(tmp_path / "config.py")

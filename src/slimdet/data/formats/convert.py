@@ -1,24 +1,23 @@
-"""YOLO and VOC data sets as COCO: annotations are written anew, images stay where they are."""
+"""Data sets of other formats written as COCO: annotations anew, images stay where they are."""
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from slimdet.data.annotations import AnnotatedImage
-from slimdet.data.formats.voc import is_voc, read_voc
-from slimdet.data.formats.yolo import is_yolo, read_yolo
+from slimdet.data.formats.annotated import AnnotatedImage, AnnotatedSet, Split
 from slimdet.errors import DataError
 from slimdet.files import atomic_write
 
 
-def to_coco(dataset: str | Path, out: str | Path) -> dict[str, Path]:
-    """Recognise a YOLO or VOC data set and write it as COCO instances.
+def to_coco(found: AnnotatedSet, out: str | Path) -> dict[str, Path]:
+    """Write a data set as COCO instances.
 
     Args:
-        dataset: the folder of the data set, or a YOLO data.yaml.
+        found: as `slimdet.data.formats.recognition.read_foreign` gives it.
         out: gets `annotations/instances_{train,val}.json`, for the splits there are, and `data.yaml`, a DATA.yaml that
             points to the original images.
 
@@ -26,42 +25,33 @@ def to_coco(dataset: str | Path, out: str | Path) -> dict[str, Path]:
         The written files: "train" and "val" as far as there are such, and "data" (the DATA.yaml).
 
     Raises:
-        DataError: not recognised, malformed (with file and line), or `out` holds such files already.
-        ImageError: an image whose size cannot be read.
+        DataError: the data set has faults, or `out` holds such files already.
     """
-    dataset, out = Path(dataset), Path(out)
-    if not dataset.exists():
-        raise DataError(f"{dataset}: no such data set")
+    out = Path(out)
     written = {name: out / "annotations" / f"instances_{name}.json" for name in ("train", "val")}
     written["data"] = out / "data.yaml"
     for path in written.values():
         if path.exists():
             raise DataError(f"{path} already exists; choose another folder or remove it")
-    read = _reader(dataset)(dataset)
-    categories = [{"id": number, "name": name} for number, name in sorted(read.classes.items())]
+    if faults := found.findings.faults:
+        more = f" (and {len(faults) - 1} more faults; 'slimdet check' lists them all)" if len(faults) > 1 else ""
+        raise DataError(f"{faults[0].file}: {faults[0].reason}{more}")
     config: dict[str, dict[str, str]] = {}
-    for name, images in read.splits.items():
-        folder = Path(os.path.commonpath([image.path.parent.absolute() for image in images]))
-        with atomic_write(written[name]) as temporary:
-            temporary.write_text(json.dumps(_coco(images, folder, categories)), encoding="utf-8")
-        config[name] = {"images": _relative(folder, out), "annotations": _relative(written[name], out)}
+    for name, images in found.splits.items():
+        split = write_split(images, found.classes, written[name])
+        config[name] = {"images": _relative(split.images, out), "annotations": _relative(written[name], out)}
     with atomic_write(written["data"]) as temporary:
         temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return {name: path for name, path in written.items() if name == "data" or name in read.splits}
+    return {name: path for name, path in written.items() if name == "data" or name in found.splits}
 
 
-def _reader(dataset: Path) -> Any:
-    yolo, voc = is_yolo(dataset), is_voc(dataset)
-    if yolo and voc:
-        raise DataError(f"{dataset}: looks like both YOLO and VOC; give a YOLO data.yaml itself, or move one away")
-    if yolo or voc:
-        return read_yolo if yolo else read_voc
-    if next(dataset.glob("annotations/*.json"), None) or next(dataset.glob("*.json"), None):
-        raise DataError(f"{dataset}: has JSON annotations; if they are COCO instances, they can be used as they are")
-    raise DataError(
-        f"{dataset}: is no data set that is known: YOLO has a data.yaml with names, or images/ and labels/; "
-        "VOC has Annotations/*.xml and JPEGImages/"
-    )
+def write_split(images: list[AnnotatedImage], classes: Mapping[int, str], file: Path) -> Split:
+    """Write the annotations of some images as COCO instances; they start from the folder that all images are in."""
+    folder = Path(os.path.commonpath([image.path.parent.absolute() for image in images]))
+    categories = [{"id": number, "name": name} for number, name in sorted(classes.items())]
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(_coco(images, folder, categories)), encoding="utf-8")
+    return Split(folder, file)
 
 
 def _coco(images: list[AnnotatedImage], folder: Path, categories: list[dict[str, Any]]) -> dict[str, Any]:

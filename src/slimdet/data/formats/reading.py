@@ -1,7 +1,7 @@
 """A COCO file read piece by piece: what is not kept of a record is never in memory with all the others."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -43,6 +43,19 @@ def read_lists(annotations: str | Path) -> Iterator[tuple[str, list[Any]]]:
         raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{annotations}: is not JSON: {error}") from None
+
+
+def make_whole(records: Iterable[Any], names: Iterable[str]) -> None:
+    """Make whole numbers of those that are text ("7") or have a point (7.0), in place."""
+    for record in records:
+        for name in names if isinstance(record, dict) else ():
+            value = record.get(name)
+            if (isinstance(value, float) and value.is_integer()) or (isinstance(value, str) and _is_whole(value)):
+                record[name] = int(value)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and len(text) < 20 and text.removeprefix("-").isdigit()
 
 
 class _Scanner:

@@ -54,6 +54,11 @@ class Packed(Sequence[Any]):
         """Bytes of all values; None has none."""
         return len(self._bytes)
 
+    @property
+    def absent(self) -> NDArray[np.int64]:
+        """The places of None."""
+        return np.flatnonzero(np.diff(np.array(self._ends)) == 0)
+
     def take(self, places: NDArray[np.integer]) -> "Packed":
         """The values at some places."""
         return Packed(self[place] for place in places.tolist())
@@ -218,7 +223,7 @@ def _join(parts: list[np.ndarray], name: str) -> np.ndarray:
 def _shape(record: Any, masks: bool) -> Any:
     if not isinstance(record, Mapping):
         return None
-    return record.get("segmentation") if masks or record.get("area") is None else None
+    return (record.get("segmentation") or None) if masks or record.get("area") is None else None
 
 
 def _columns(records: Sequence[Any]) -> tuple[dict[str, np.ndarray], list[int]]:
@@ -340,6 +345,18 @@ def record_faults(
             width, height = map(int, sizes[image[place]])
             if width and (reason := segmentation_fault(shape, width, height)):
                 yield place, ("bad segmentation", reason)
+
+
+def looks_relative(records: Records) -> bool:
+    """Whether no box reaches beyond 1 pixel, as in files with the relative boxes of other formats."""
+    boxes = records.bbox[[place for place in range(len(records)) if place not in records.odd]]
+    return len(boxes) > 0 and bool((boxes[:, :2] + boxes[:, 2:] <= 1 + 1e-3).all() and (boxes >= 0).all())
+
+
+def without_mask(records: Records) -> list[int]:
+    """The places of those without a segmentation, in a file where others have one."""
+    lacking = [] if records.segmentation is None else records.segmentation.absent.tolist()
+    return lacking if len(lacking) < len(records) else []
 
 
 def fill_areas(records: Records, sizes: NDArray[np.integer]) -> None:

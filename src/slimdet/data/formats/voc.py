@@ -1,104 +1,22 @@
-"""Pascal VOC data sets: one XML file per image.
+"""Pascal VOC data sets: one XML file per image (`slimdet.data.formats.voc_xml`).
 
 VOC counts pixels from 1 and names the last one inside a box: xmin..xmax is x1 = xmin - 1, x2 = xmax in half-open
 coordinates from 0. Objects marked difficult neither train nor count in VOC's own evaluation; COCO's way of saying so
 is `iscrowd: 1`.
 """
 
-import math
-import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
 
-from slimdet.data.annotations import AnnotatedImage, AnnotatedSet, boxed, is_number, lines
-from slimdet.errors import DataError
-from slimdet.images.decoding import image_size
-from slimdet.images.folders import is_image_name
+from slimdet.data.formats.annotated import AnnotatedImage, AnnotatedSet, Findings, boxed, child, from_windows, lines
+from slimdet.data.formats.voc_xml import VocAnnotation, VocObject, read_annotation
+from slimdet.data.formats.yolo import LEFT_OUT, VAL_NAMES
+from slimdet.errors import DataError, ImageError
+from slimdet.images.decoding import stored_size
+from slimdet.images.folders import UNREAD_HINT, files_in, is_image_name, unread_in
 
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-SPLIT_FILES = {"train": ("train.txt", "trainval.txt"), "val": ("val.txt", "test.txt")}
-
-
-class VocObject(NamedTuple):
-    """An object as it is written: corners xmin, ymin, xmax, ymax in pixels, counted from 1, the last one included."""
-
-    name: str
-    corners: tuple[float, float, float, float]
-    difficult: bool
-
-
-class VocAnnotation(NamedTuple):
-    """What an XML file says; `size` is (width, height), None where some tools leave it out or at 0."""
-
-    filename: str
-    size: tuple[int, int] | None
-    objects: list[VocObject]
-
-
-def read_annotation(file: Path) -> VocAnnotation:
-    """Read one XML file.
-
-    Raises:
-        DataError: no such file, not XML, with a document type, or an object without a name and four finite corners.
-    """
-    tree = _parse(file)
-    width, height = (_number(tree, f"size/{side}", str(file), "0") for side in ("width", "height"))
-    objects = []
-    for item in tree.findall("object"):
-        name = (item.findtext("name") or "").strip()
-        if not name:
-            raise DataError(f"{file}: an object without name")
-        xmin, ymin, xmax, ymax = (_number(item, f"bndbox/{corner}", f"{file}: object {name!r}") for corner in CORNERS)
-        difficult = (item.findtext("difficult") or "").strip() == "1"
-        objects.append(VocObject(name, (xmin, ymin, xmax, ymax), difficult))
-    size = (int(width), int(height)) if width or height else None
-    return VocAnnotation(tree.findtext("filename") or "", size, objects)
-
-
-def _parse(file: Path) -> Element:
-    """Parse XML, refusing document types: entities can grow without bounds or name other files."""
-
-    def refuse(*_: Any) -> None:
-        raise DataError(
-            f"{file}:{parser.CurrentLineNumber}: has a document type (DTD), which an annotation does not need"
-        )
-
-    try:
-        content = file.read_bytes()
-        if declared := re.match(rb"""<\?xml[^>]*encoding=["']([\w.-]+)""", content):
-            content = content.decode(declared[1].decode()).encode()  # expat knows few encodings; GB2312 it does not
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    except (UnicodeError, LookupError) as error:
-        raise DataError(f"{file}: its encoding cannot be read: {error}") from None
-    builder = TreeBuilder()
-    parser = expat.ParserCreate("utf-8" if declared else None)
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(content, True)
-    except expat.ExpatError as error:
-        raise DataError(f"{file}:{error.lineno}: is not XML: {expat.ErrorString(error.code)}") from None
-    return builder.close()
-
-
-def _number(item: Element, path: str, where: str, default: str = "nothing") -> float:
-    text = (item.findtext(path) or default).strip()
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not is_number(value):
-        raise DataError(f"{where}: {path} is {text!r}, not a number")
-    return value
-
-
-# ------------------------------------------------------------------------------------------------- a data set
+SPLIT_FILES = {"train": ("train.txt", "trainval.txt", "default.txt"), "val": ("val.txt", "test.txt")}
 
 
 class _Layout(NamedTuple):
@@ -108,79 +26,162 @@ class _Layout(NamedTuple):
 
 def is_voc(dataset: Path) -> bool:
     """Whether a folder looks like a VOC data set."""
-    return _layout(dataset) is not None
+    return bool(_layouts(dataset))
 
 
 def read_voc(dataset: Path) -> AnnotatedSet:
-    """Read a VOC data set: Annotations/*.xml, JPEGImages/, ImageSets/Main/{train,val}.txt, or XML beside the images.
+    """Read a VOC data set: Annotations/, JPEGImages/ and ImageSets/Main/{train,val}.txt; or XML beside the images.
 
-    Without lists of splits, everything is "train". Category ids follow the alphabet.
+    The last may lie in the folder itself, or in train/ and valid/. Without lists of splits, everything is "train".
+    Category ids follow the alphabet.
 
     Raises:
-        DataError: a malformed XML file, named; an image or annotation that is listed and does not exist.
-        ImageError: an image whose size cannot be read.
+        DataError: there are no XML files.
     """
-    layout = _layout(dataset)
-    if layout is None:
+    findings, layouts = Findings(), _layouts(dataset)
+    if not layouts:
         raise DataError(f"{dataset}: no folder Annotations with XML files")
-    by_stem = {path.stem: path for path in sorted(layout.images.iterdir()) if is_image_name(path)}
-    read = {name: [(file, read_annotation(file)) for file in files] for name, files in _splits(dataset, layout).items()}
-    names = sorted({item.name for pairs in read.values() for _, annotation in pairs for item in annotation.objects})
-    ids = {name: number for number, name in enumerate(names, 1)}
-    splits = {
-        split: [_read_image(file, annotation, layout.images, by_stem, ids) for file, annotation in pairs]
-        for split, pairs in read.items()
-    }
-    return AnnotatedSet({number: name for name, number in ids.items()}, splits)
+    read: dict[str, list[tuple[Path, VocAnnotation, _Layout]]] = {}
+    for name, layout in layouts.items():
+        for split, files in _splits(dataset, name, layout, findings).items():
+            read[split] = [(file, found, layout) for file in files if (found := _annotation(file, findings))]
+    names = sorted({item.name for one in read.values() for _, found, _ in one for item in found.objects})
+    reader = _Reader({name: number for number, name in enumerate(names, 1)}, findings)
+    splits = {split: [image for one in found if (image := reader.image(*one))] for split, found in read.items()}
+    for layout in layouts.values():
+        reader.note_spare(layout)
+    why = f"Pascal VOC, by the XML files in {', '.join(str(layout.annotations) for layout in layouts.values())}"
+    return AnnotatedSet({number: name for name, number in reader.ids.items()}, splits, why, findings)
 
 
-def _layout(dataset: Path) -> _Layout | None:
-    for annotations in (dataset / "Annotations", dataset / "annotations", dataset):
-        if annotations.is_dir() and next(annotations.glob("*.xml"), None):
-            folders = (dataset / "JPEGImages", dataset / "images", annotations)
-            return _Layout(annotations, next(folder for folder in folders if folder.is_dir()))
-    return None
+def _layouts(dataset: Path) -> dict[str, _Layout]:
+    """Where XML files and images are: of all splits, called "", or of "train" and "val" in folders of their own."""
+    if not dataset.is_dir():
+        return {}
+    for annotations in (child(dataset, "annotations"), dataset):
+        if annotations is not None and annotations.is_dir() and _has_xml(annotations, annotations != dataset):
+            return {"": _Layout(annotations, child(dataset, "jpegimages", "images") or annotations)}
+    layouts = {}
+    for split, words in (("train", ("train",)), ("val", VAL_NAMES)):
+        folder = child(dataset, *words)
+        if folder is not None and folder.is_dir() and (inner := _layouts(folder).get("")):
+            layouts[split] = inner
+    return layouts
 
 
-def _splits(dataset: Path, layout: _Layout) -> dict[str, list[Path]]:
+def _has_xml(folder: Path, deep: bool) -> bool:
+    return any(path.suffix.lower() == ".xml" for path in (files_in(folder) if deep else folder.iterdir()))
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    return sorted(path for path in files_in(folder) if path.suffix.lower() == ".xml")
+
+
+def _splits(dataset: Path, name: str, layout: _Layout, findings: Findings) -> dict[str, list[Path]]:
+    if name:
+        return {name: _xml_files(layout.annotations)}
     splits = {}
-    for name, files in SPLIT_FILES.items():
-        listing = next((f for f in (dataset / "ImageSets" / "Main" / file for file in files) if f.is_file()), None)
+    lists = dataset / "ImageSets" / "Main"
+    for split, files in SPLIT_FILES.items():
+        listing = child(lists, *files)
         if listing is not None:
-            splits[name] = list(_listed(listing, layout.annotations))
-    return {name: files for name, files in splits.items() if files} or {
-        "train": sorted(layout.annotations.glob("*.xml"))
-    }
+            splits[split] = list(_listed(listing, layout.annotations, findings))
+    return {split: files for split, files in splits.items() if files} or {"train": _xml_files(layout.annotations)}
 
 
-def _listed(listing: Path, annotations: Path) -> Iterator[Path]:
+def _listed(listing: Path, annotations: Path, findings: Findings) -> Iterator[Path]:
+    """The annotations that a list names: `000001`, `camera/000001`, or with a number behind."""
     for number, line in lines(listing):
-        file = annotations / f"{line.split()[0]}.xml"
-        if not file.is_file():
-            raise DataError(f"{listing}:{number}: no such annotation: {file}")
-        yield file
+        name = from_windows(line)
+        places = [annotations / f"{one}{suffix}" for one in (name, name.split()[0]) for suffix in (".xml", ".XML")]
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
+            findings.fault("missing annotation", f"{listing}:{number}", f"no such annotation: {places[-2]}")
+        else:
+            yield file
 
 
-def _read_image(
-    file: Path, annotation: VocAnnotation, images: Path, by_stem: dict[str, Path], ids: dict[str, int]
-) -> AnnotatedImage:
-    # The XML's own file name is often that of another machine's copy; the stem is what VOC goes by.
-    path = by_stem.get(file.stem) or images / (annotation.filename or file.stem)
-    if not path.is_file():
-        raise DataError(f"{file}: no image of that name in {images}")
-    width, height = image_size(path)
-    if annotation.size not in ((width, height), None):
-        stated = "x".join(map(str, annotation.size))
-        raise DataError(f"{file}: says {stated}, but {path} has {width}x{height} pixels")
-    objects = [_object(item, file, ids, width, height) for item in annotation.objects]
-    return AnnotatedImage(path, width, height, objects)
-
-
-def _object(item: VocObject, file: Path, ids: dict[str, int], width: int, height: int) -> dict[str, Any]:
-    xmin, ymin, xmax, ymax = item.corners
+def _annotation(file: Path, findings: Findings) -> VocAnnotation | None:
     try:
-        annotation = boxed(ids[item.name], (xmin - 1, ymin - 1, xmax, ymax), width, height)
-    except ValueError as error:
-        where = f"{list(item.corners)} in {width}x{height} pixels"
-        raise DataError(f"{file}: object {item.name!r}: {error}: {where}") from None
-    return annotation | {"iscrowd": int(item.difficult), "ignore": int(item.difficult)}
+        return read_annotation(file)
+    except DataError as error:
+        place, _, reason = str(error).partition(": ")
+        findings.fault("malformed annotation", place, reason)
+        return None
+
+
+class _Reader:
+    """Puts XML files and images together; each folder of images is listed once."""
+
+    def __init__(self, ids: dict[str, int], findings: Findings) -> None:
+        self.ids, self._findings = ids, findings
+        self._images: dict[Path, dict[str, Path]] = {}
+        self._taken: set[Path] = set()
+
+    def image(self, file: Path, annotation: VocAnnotation, layout: _Layout) -> AnnotatedImage | None:
+        """The image of an XML file with its objects; None where there is none."""
+        path = self._image_of(file, annotation, layout)
+        if path is None:
+            self._findings.note(f"annotations have no image in {layout.images} and are left out", file)
+            return None
+        self._taken.add(path)
+        try:
+            (width, height), turned = stored_size(path)
+        except ImageError as error:
+            self._findings.fault("unreadable image", path, str(error).removeprefix(f"{path}: "))
+            return None
+        # Some tools write what the file has before its EXIF orientation is applied.
+        turn = turned if turned and annotation.size == (height, width) != (width, height) else None
+        if turn is None and annotation.size not in ((width, height), None):
+            stated = "x".join(map(str, annotation.size or ()))
+            self._findings.fault("wrong size", file, f"says {stated}, but {path} has {width}x{height} pixels")
+            return None
+        if turn is not None:
+            self._findings.note("annotations were made before their image was turned upright, and are turned too", file)
+        image = AnnotatedImage(path, width, height)
+        for item in annotation.objects:
+            self._add(image, item, file, turn)
+        return image
+
+    def note_spare(self, layout: _Layout) -> None:
+        """Count the images that no XML file is of, and the photographs that are not read."""
+        if layout.images != layout.annotations and not self._lists_all(layout):
+            return
+        for path in self._listed(layout.images).values():
+            if path not in self._taken:
+                self._findings.note("images have no annotation and are left out", path)
+        for path in unread_in(layout.images):
+            self._findings.note(f"photographs are not read; {UNREAD_HINT}", path)
+
+    def _lists_all(self, layout: _Layout) -> bool:
+        return not (layout.annotations.parent / "ImageSets").is_dir()
+
+    def _image_of(self, file: Path, annotation: VocAnnotation, layout: _Layout) -> Path | None:
+        # The XML's own file name is often that of another machine's copy; the stem is what VOC goes by.
+        images = self._listed(layout.images)
+        named = PurePosixPath(from_windows(annotation.filename))
+        keys = [file.relative_to(layout.annotations).with_suffix("").as_posix(), file.stem, named.stem]
+        return next((images[key] for key in keys if key in images), None)
+
+    def _listed(self, folder: Path) -> dict[str, Path]:
+        """Images by their path in the folder without suffix."""
+        if folder not in self._images:
+            found = sorted(path for path in files_in(folder) if is_image_name(path))
+            self._images[folder] = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+        return self._images[folder]
+
+    def _add(self, image: AnnotatedImage, item: VocObject, file: Path, turn: Any) -> None:
+        xmin, ymin, xmax, ymax = item.corners
+        corners = (xmin - 1, ymin - 1, xmax, ymax)
+        if turn is not None:
+            corners = turn(corners, image.width, image.height)
+        try:
+            annotation = boxed(self.ids[item.name], corners, image.width, image.height)
+        except ValueError as error:
+            where = f"{list(item.corners)} in {image.width}x{image.height} pixels"
+            self._findings.fault("malformed box", file, f"object {item.name!r}: {error}: {where}")
+            return
+        if annotation is None:
+            self._findings.note(LEFT_OUT, file)
+        else:
+            image.objects.append(annotation | {"iscrowd": int(item.difficult), "ignore": int(item.difficult)})

@@ -1,189 +1,286 @@
-"""YOLO data sets: one text file per image, a line per object.
+"""YOLO data sets: one text file per image, a line per object (`slimdet.data.formats.yolo_labels`).
 
-A line is `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...` (an outline), everything relative to the image's sides.
-The labels of `.../images/x.jpg` are in `.../labels/x.txt`; a missing file means an image without objects.
+The labels of `.../images/x.jpg` are in `.../labels/x.txt`, or beside the image; a missing file means an image without
+objects, which is counted and said.
 """
 
 import math
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from slimdet.data.annotations import AnnotatedImage, AnnotatedSet, boxed, lines
-from slimdet.errors import DataError
+from slimdet.data.formats.annotated import (
+    AnnotatedImage,
+    AnnotatedSet,
+    Findings,
+    child,
+    from_windows,
+    lines,
+    without_prefix,
+)
+from slimdet.data.formats.yolo_labels import parse_object
+from slimdet.errors import DataError, ImageError
 from slimdet.images.decoding import image_size
-from slimdet.images.folders import SUFFIXES, images_in
+from slimdet.images.folders import UNREAD, UNREAD_HINT, images_in, is_image_name, unread_in
 
 VAL_NAMES = ("val", "valid", "validation")
+_CLASS_FILES = ("obj.names", "classes.txt", "data.names")
+_NO_LABELS = {"classes", "train", "val", "valid", "validation", "test", "default"}  # text files that are lists
+NO_LABEL = "images have no label file and count as images without objects"
+LEFT_OUT = "boxes or outlines without area inside their image are left out"
+
+
+@dataclass
+class _Layout:
+    """What a data set says of itself: class names by number (None: none are told), numbers of keypoints, images."""
+
+    why: str
+    names: dict[int, str] | None
+    keypoints: int = 0
+    splits: dict[str, list[Path]] = field(default_factory=dict)
 
 
 def is_yolo(dataset: Path) -> bool:
     """Whether a folder (or YAML file) looks like a YOLO data set."""
-    return _yaml_of(dataset) is not None or any(next(dataset.glob(place), None) for place in ("labels", "*/labels"))
+    if yaml_of(dataset) or _class_file(dataset) or child(dataset, "obj.data"):
+        return True
+    return any(child(place, "labels") for place in (dataset, *_folders(dataset)))
+
+
+def yaml_of(dataset: Path) -> Path | None:
+    """The data.yaml of a folder, or the file itself."""
+    if dataset.is_file():
+        return dataset if is_yolo_yaml(dataset) else None
+    found = [path for path in dataset.iterdir() if path.suffix.lower() in (".yaml", ".yml")]
+    found.sort(key=lambda path: (path.stem not in ("data", "dataset"), path.name))
+    return next((path for path in found if is_yolo_yaml(path)), None)
+
+
+def is_yolo_yaml(file: Path) -> bool:
+    """Whether a YAML file describes a YOLO data set, and not slimdet's own train: and val:."""
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        return False
+    content = _parse_yaml(file)
+    return isinstance(content, dict) and ("names" in content or isinstance(content.get("train"), list))
 
 
 def read_yolo(dataset: Path) -> AnnotatedSet:
-    """Read a YOLO data set: the folder (or file) of a data.yaml, or `images/`, `labels/` and maybe `classes.txt`.
+    """Read a YOLO data set: a data.yaml (or its folder), CVAT's obj.names with train.txt, or images with labels.
 
     Raises:
-        DataError: a malformed file or line, named; an image that is listed and does not exist.
-        ImageError: an image whose size cannot be read.
+        DataError: a file that says where things are is malformed, or there are no images.
     """
-    file = _yaml_of(dataset)
-    if file is None:
-        names, keypoints, splits = _plain_names(dataset), 0, _split_folders(dataset)
-    else:
-        names, keypoints, splits = _read_yaml(file)
-    read = {name: [_read_image(path, names, keypoints) for path in paths] for name, paths in splits.items()}
+    _label_folders.cache_clear()
+    _texts_in.cache_clear()
+    findings = Findings()
+    file = yaml_of(dataset)
+    layout = _from_folder(dataset, findings) if file is None else _from_yaml(file, findings)
+    for split, paths in layout.splits.items():
+        if paths and not any(label_file(path) for path in paths):
+            findings.fault("no labels", paths[0].parent, f"{split}: none of {len(paths)} images has a label file")
+    read = {
+        split: [image for path in paths if (image := _read_image(path, layout, findings))]
+        for split, paths in layout.splits.items()
+    }
+    _note_spare_labels(layout, findings)
+    names = layout.names
     if names is None:
         used = {item["category_id"] for images in read.values() for image in images for item in image.objects}
         names = {number - 1: f"class_{number - 1}" for number in sorted(used)}
-    return AnnotatedSet({index + 1: name for index, name in names.items()}, read)
+    return AnnotatedSet({index + 1: name for index, name in names.items()}, read, layout.why, findings)
 
 
-def _yaml_of(dataset: Path) -> Path | None:
-    if dataset.is_file():
-        return dataset if dataset.suffix in (".yaml", ".yml") else None
-    found = sorted(path for path in dataset.glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
-    found.sort(key=lambda path: path.stem not in ("data", "dataset"))
-    for path in found:
-        content = _parse_yaml(path)
-        if isinstance(content, dict) and "names" in content:
-            return path
-    return None
+def _folders(dataset: Path) -> list[Path]:
+    return sorted(entry for entry in dataset.iterdir() if entry.is_dir()) if dataset.is_dir() else []
+
+
+# --- a data.yaml
 
 
 def _parse_yaml(file: Path) -> Any:
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    try:  # all as text: YAML makes other things of on, off, no, 007 and 1e3
+        return yaml.load(file.read_text(encoding="utf-8-sig"), yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}") from None
 
 
-def _read_yaml(file: Path) -> tuple[dict[int, str], int, dict[str, list[Path]]]:
-    """Class names by index, numbers of a keypoint tail, and the images of each split."""
+def _from_yaml(file: Path, findings: Findings) -> _Layout:
     content = _parse_yaml(file)
-    names = content["names"]
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or not all(isinstance(k, int) and k >= 0 for k in names):
-        raise DataError(f"{file}: names is {content['names']!r}; it needs a list of names, or 0: name, 1: name ...")
-    if content.get("nc", len(names)) != len(names):
-        raise DataError(f"{file}: nc is {content['nc']!r}, but there are {len(names)} names")
-    root = file.parent / str(content.get("path") or ".")
+    names = _names(file, content)
+    said = from_windows(str(content.get("path") or "."))
+    root = file.parent / Path(said).expanduser()
     if not root.is_dir():  # a path of the machine that it was made on
+        findings.note("path is not here, and all others start from the file's folder", f"{file}: {said}")
         root = file.parent
     val = next((content[name] for name in VAL_NAMES if content.get(name)), None)
     given = {"train": content.get("train"), "val": val}
-    splits = {name: _images(value, root, file, name) for name, value in given.items() if value}
+    splits = {name: _images(value, root, file, name, findings) for name, value in given.items() if value}
     if not splits:
         raise DataError(f"{file}: has neither 'train:' nor 'val:'")
-    shape = content.get("kpt_shape") or [0]
-    return {index: str(name) for index, name in names.items()}, math.prod(shape), splits
+    if content.get("test"):
+        findings.note("test split is not read", f"{file}: {content['test']}")
+    shape = content.get("kpt_shape") or ["0"]
+    return _Layout(f"YOLO, by {file}", names, math.prod(map(int, shape)), splits)
 
 
-def _images(value: Any, root: Path, file: Path, split: str) -> list[Path]:
+def _names(file: Path, content: dict[str, Any]) -> dict[int, str] | None:
+    given, number = content.get("names"), content.get("nc")
+    if given is None:
+        return None
+    names = dict(enumerate(given)) if isinstance(given, list) else given
+    sound = isinstance(names, dict) and names and all(str(k).isdecimal() for k in names)
+    if not sound or not all(isinstance(name, str) for name in names.values()):
+        raise DataError(f"{file}: names is {given!r:.200}; it needs a list of names, or 0: name, 1: name ...")
+    if number is not None and number != str(len(names)):
+        raise DataError(f"{file}: nc is {number}, but there are {len(names)} names")
+    return {int(index): name for index, name in names.items()}
+
+
+def _images(value: Any, root: Path, file: Path, split: str, findings: Findings) -> list[Path]:
     found: list[Path] = []
     for entry in value if isinstance(value, list) else [value]:
         if not isinstance(entry, str):
             raise DataError(f"{file}: {split} is {value!r}; it needs a folder of images or a text file that lists them")
-        # Some exports say ../train/images and mean train/images.
-        place = next((p for p in (root / entry, root / entry.removeprefix("../")) if p.exists()), None)
+        place = _place(from_windows(entry), root, file, findings)
         if place is None:
-            raise DataError(f"{file}: {split}: no such folder or list of images: {root / entry}")
-        found += images_in(place) if place.is_dir() else _listed(place, root)
-    if not found:
+            raise DataError(f"{file}: {split}: no such folder or list of images: {root / from_windows(entry)}")
+        found += _in_folder(place, findings) if place.is_dir() else _listed(place, root, findings)
+    if not found and not findings.faults:
         raise DataError(f"{file}: {split}: no images in {value}")
     return list(dict.fromkeys(found))
 
 
-def _listed(file: Path, root: Path) -> list[Path]:
+def _place(entry: str, root: Path, file: Path, findings: Findings) -> Path | None:
+    """A folder or list; Roboflow's exports say ../train/images and mean train/images beside the file."""
+    there = root / Path(entry).expanduser()
+    here = root / entry.removeprefix("../")
+    if here == there or not here.exists():
+        return there if there.exists() else None
+    if there.exists():
+        findings.note(
+            "paths lead to two folders; the one beside the file is taken, as Roboflow means it", f"{file}: {entry}"
+        )
+    return here
+
+
+def _in_folder(folder: Path, findings: Findings) -> list[Path]:
+    for path in unread_in(folder):
+        findings.note(f"photographs are not read; {UNREAD_HINT}", path)
+    return images_in(folder)
+
+
+def _listed(file: Path, root: Path, findings: Findings) -> list[Path]:
     found = []
+    starts = list(dict.fromkeys((file.parent, root)))
     for number, line in lines(file):
-        path = next((p for p in (file.parent / line, root / line) if p.is_file()), None)
-        if path is None or path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{file}:{number}: no such image: {line}")
-        found.append(path)
+        path = next((path for path in without_prefix(line, starts) if path.is_file()), None)
+        if path is not None and path.suffix.lower() in UNREAD:
+            findings.note(f"photographs are not read; {UNREAD_HINT}", path)
+        elif path is None or not is_image_name(path):
+            findings.fault("missing image", f"{file}:{number}", f"no such image: {line}")
+        else:
+            found.append(path)
     return found
 
 
-def _split_folders(dataset: Path) -> dict[str, list[Path]]:
-    """Splits of a data set without YAML: images/train or train/images, train.txt, or all images as train."""
-    splits: dict[str, list[Path]] = {}
-    for split, names in (("train", ("train",)), ("val", VAL_NAMES)):
-        for name in names:
-            folders = (dataset / "images" / name, dataset / name / "images")
-            folder = next((f for f in folders if f.is_dir()), None)
-            listing = dataset / f"{name}.txt"
-            if folder is not None or listing.is_file():
-                splits[split] = images_in(folder) if folder else _listed(listing, dataset)
+# --- without one
+
+
+def _from_folder(dataset: Path, findings: Findings) -> _Layout:
+    """Lists train.txt and val.txt; images/train or train/images; images/ beside labels/; or images beside labels."""
+    file = _class_file(dataset)
+    names = {index: line for index, (_, line) in enumerate(lines(file))} if file else None
+    layout = _Layout(f"YOLO, by {file or 'its folder labels'}", names)
+    for split, words in (("train", ("train",)), ("val", VAL_NAMES)):
+        for word in words:
+            listing = child(dataset, f"{word}.txt")
+            folder = child(child(dataset, "images") or dataset, word)
+            if listing is not None:
+                layout.splits[split] = _listed(listing, dataset, findings)
+            elif folder is not None and folder.is_dir():
+                layout.splits[split] = _in_folder(child(folder, "images") or folder, findings)
+            if layout.splits.get(split):
                 break
-    if not splits and (dataset / "images").is_dir() and (dataset / "labels").is_dir():
-        splits["train"] = images_in(dataset / "images")
-    splits = {name: paths for name, paths in splits.items() if paths}
-    if not splits:
+    if not any(layout.splits.values()):
+        layout.splits["train"] = _in_folder(child(dataset, "images") or dataset, findings)
+    layout.splits = {name: paths for name, paths in layout.splits.items() if paths}
+    if not layout.splits:
         raise DataError(f"{dataset}: has labels but no images in images/, images/train or train/images")
-    return splits
+    return layout
 
 
-def _plain_names(dataset: Path) -> dict[int, str] | None:
-    for file in (dataset / "classes.txt", dataset / "labels" / "classes.txt", dataset / "obj.names"):
-        if file.is_file():
-            return {index: line for index, (_, line) in enumerate(lines(file))}
-    return None
+def _class_file(dataset: Path) -> Path | None:
+    places = [place for place in (dataset, child(dataset, "labels")) if place]
+    return next((file for place in places if (file := child(place, *_CLASS_FILES))), None)
 
 
-def _read_image(path: Path, names: dict[int, str] | None, keypoints: int) -> AnnotatedImage:
-    width, height = image_size(path)
+# --- labels
+
+
+def _read_image(path: Path, layout: _Layout, findings: Findings) -> AnnotatedImage | None:
+    try:
+        width, height = image_size(path)
+    except ImageError as error:
+        findings.fault("unreadable image", path, str(error).removeprefix(f"{path}: "))
+        return None
     image = AnnotatedImage(path, width, height)
-    labels = _labels_of(path)
-    for number, line in lines(labels) if labels.is_file() else ():
+    labels = label_file(path)
+    if labels is None:
+        findings.note(NO_LABEL, path)
+        return image
+    try:
+        numbered = lines(labels)
+    except DataError as error:
+        findings.fault("unreadable labels", labels, str(error).removeprefix(f"{labels}: "))
+        return image
+    for number, line in numbered:
         try:
-            image.objects.append(_object(line.split(), names, keypoints, width, height))
+            annotation = parse_object(line.split(), layout.names, layout.keypoints, width, height)
         except ValueError as error:
-            raise DataError(f"{labels}:{number}: {error}: {line[:80]!r}") from None
+            findings.fault("malformed line", f"{labels}:{number}", f"{error}: {line[:80]!r}")
+            continue
+        if annotation is None:
+            findings.note(LEFT_OUT, f"{labels}:{number}")
+        else:
+            image.objects.append(annotation)
     return image
 
 
-def _labels_of(path: Path) -> Path:
-    """The label file: the last folder named images becomes labels; without one, it lies beside the image."""
-    parts = list(path.parts)
-    for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+def label_file(path: Path) -> Path | None:
+    """An image's label file: the last folder named images becomes labels; else it lies beside the image."""
+    return next((labels for place in _label_folders(path.parent) if (labels := _texts_in(place).get(path.stem))), None)
 
 
-def _object(words: list[str], names: dict[int, str] | None, keypoints: int, width: int, height: int) -> dict[str, Any]:
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError:
-        raise ValueError("something that is not a number") from None
-    if keypoints and len(numbers) == 5 + keypoints:
-        numbers = numbers[:5]
-    if len(numbers) != 5 and (len(numbers) < 7 or len(numbers) % 2 == 0):
-        raise ValueError(f"{len(numbers)} numbers; a box has 5 (class cx cy w h), an outline 7, 9, 11 ...")
-    if not numbers[0].is_integer() or (numbers[0] < 0 if names is None else numbers[0] not in names):
-        raise ValueError(
-            f"class {words[0]} is not one of 0..{max(names)}" if names else f"class {words[0]} is no index"
-        )
-    category, values = int(numbers[0]) + 1, numbers[1:]
-    if not all(-0.01 <= value <= 1.01 for value in values):  # rounding is forgiven; NaN is not
-        raise ValueError("coordinates that are not relative to the image, 0..1")
-    if len(values) == 4:
-        cx, cy, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
-        return boxed(category, (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), width, height)
-    xs = [min(max(x, 0.0), 1.0) * width for x in values[0::2]]
-    ys = [min(max(y, 0.0), 1.0) * height for y in values[1::2]]
-    annotation = boxed(category, (min(xs), min(ys), max(xs), max(ys)), width, height)
-    annotation["segmentation"] = [[round(value, 3) for point in zip(xs, ys, strict=True) for value in point]]
-    annotation["area"] = round(_area(xs, ys), 3)
-    return annotation
+@cache
+def _label_folders(folder: Path) -> list[Path]:
+    parts = folder.parts
+    for place in range(len(parts) - 1, -1, -1):
+        if parts[place].lower() == "images":
+            above = Path(*parts[:place])
+            labels = child(above, "labels")
+            return [folder] if labels is None else [labels.joinpath(*parts[place + 1 :]), folder]
+    return [folder]
 
 
-def _area(xs: list[float], ys: list[float]) -> float:
-    """Area of a polygon by the shoelace formula, in square pixels."""
-    doubled = sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs)))
-    return abs(doubled) / 2
+@cache
+def _texts_in(folder: Path) -> dict[str, Path]:
+    """The text files of a folder by stem; looked up once, for there may be a hundred thousand."""
+    if not folder.is_dir():
+        return {}
+    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".txt"}
+
+
+def _note_spare_labels(layout: _Layout, findings: Findings) -> None:
+    """Count the label files that belong to no image, of a set that was read whole and not by lists."""
+    folders: dict[Path, set[str]] = {}
+    for folder in {path.parent for paths in layout.splits.values() for path in paths}:
+        stems = {path.stem for path in folder.iterdir() if is_image_name(path)}
+        for place in _label_folders(folder):
+            folders.setdefault(place, set()).update(stems)
+    for place, stems in folders.items():
+        for stem, labels in _texts_in(place).items():
+            if stem not in stems and stem.lower() not in _NO_LABELS and not stem.lower().startswith("readme"):
+                findings.note("label files have no image and are left out", labels)

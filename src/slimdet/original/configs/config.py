@@ -27,6 +27,15 @@ class Config(dict[str, Any]):
             raise AttributeError(name) from None
 
 
+# Keys by which configs of later versions of mmdetection are known.
+LATER = {
+    **dict.fromkeys(("loss_cls", "loss_bbox", "loss_mask"), "0.6"),
+    **dict.fromkeys(("pipeline", "train_pipeline", "test_pipeline"), "1.0"),
+    **dict.fromkeys(("_base_", "roi_head", "anchor_generator", "bbox_coder", "init_cfg", "custom_hooks"), "2.0"),
+    **dict.fromkeys(("train_dataloader", "optim_wrapper", "default_scope", "data_preprocessor", "val_evaluator"), "3.0"),
+}
+
+
 def read_config(path: str | Path, warn: Warn = print) -> Config:
     """Read one of the original's config files without executing it.
 
@@ -44,10 +53,17 @@ def read_config(path: str | Path, warn: Warn = print) -> Config:
         if name in CONFIG:
             given.put(name, value, file.values.lines[name])
         elif name not in file.used and name not in HELPERS:
-            raise file.error(file.values.lines[name], f"unknown key {name!r}{did_you_mean(name, CONFIG)}")
+            hint = _later(name) or did_you_mean(name, CONFIG)
+            raise file.error(file.values.lines[name], f"unknown key {name!r}{hint}")
     config = _Checker(file, warn).section("", given, CONFIG, 1)
     _check_together(config, file)
     return config
+
+
+def _later(key: str) -> str:
+    """What to say of a key that mmdetection has had since a later version; empty for others."""
+    version = LATER.get(key)
+    return f"; it is of mmdetection {version} or later, and these commands read configs before 0.6" if version else ""
 
 
 def from_plain(values: Mapping[str, Any], table: Table, what: str) -> Config:
@@ -84,7 +100,7 @@ class _Checker:
         prefix = f"{path}." if path else ""
         for key in given:
             if key not in table:
-                hint = did_you_mean(key, table) or f"; known are {', '.join(table)}"
+                hint = _later(key) or did_you_mean(key, table) or f"; known are {', '.join(table)}"
                 raise self.file.error(given.lines[key], f"unknown key {prefix + key!r}{hint}")
         checked = Config()
         for key, field in table.items():

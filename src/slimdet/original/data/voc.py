@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from slimdet.data.formats.voc import read_annotation
+from slimdet.data.formats.voc_xml import read_annotation
 from slimdet.errors import DataError
 from slimdet.files import atomic_write
 

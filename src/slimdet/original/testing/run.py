@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from slimdet.original.data.pipeline import View, read_bgr, views
 from slimdet.original.detector import checkpoint
 from slimdet.original.detector.boxes import from_inclusive
 from slimdet.original.detector.detector import WIDTHS, OriginalDetector, architecture_of, build
-from slimdet.original.launch import join
+from slimdet.original.launch import join, stop
 from slimdet.original.testing.augmented_test import detect
 from slimdet.original.testing.prepare import ready
 from slimdet.original.testing.results import ImageResult, image_result
@@ -171,7 +171,11 @@ def run_everywhere(job: Job, place: Place | None, processes: int) -> Results | N
     job = replace(job, threads=max(1, (os.cpu_count() or 1) // processes))
     places = [Place(rank, processes, rank) for rank in range(processes)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return interleave(list(pool.map(run, [job] * processes, places)))
+        try:
+            return interleave(list(pool.map(run, [job] * processes, places)))
+        except KeyboardInterrupt:  # of this process alone: they would work on, and be waited for
+            stop(active_children())
+            raise
 
 
 def _or_error(job: Job, place: Place) -> Results | Exception:

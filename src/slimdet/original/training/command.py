@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import distributed
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from slimdet.errors import ConfigError
 from slimdet.original.configs.config import Config, read_config
-from slimdet.original.launch import find_place, join
+from slimdet.original.launch import find_place, join, spawn_all
 from slimdet.original.training.trainer import Trainer
 from slimdet.training.processes.distributed import Place
 
@@ -51,10 +50,7 @@ def train(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    try:
-        spawn(_one_of, (gpus, port, config, settings.work_dir, validate, seed), nprocs=gpus)
-    except (ProcessRaisedException, ProcessExitedException) as error:
-        raise ConfigError(f"a training process failed: {str(error).strip().splitlines()[-1]}") from None
+    spawn_all(_one_of, (gpus, port, config, settings.work_dir, validate, seed), gpus)
 
 
 def _one_of(rank: int, world: int, port: int, config: str, work_dir: str, validate: bool, seed: int) -> None:

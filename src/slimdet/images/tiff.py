@@ -1,0 +1,37 @@
+"""Kinds of TIFF that Pillow decodes to wrong values without a word: put right where that can be, else refused."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BITS, _PHOTOMETRIC, _PLANAR, _FORMAT = 258, 262, 284, 339  # tags
+_MIN_IS_WHITE, _IN_PLANES = 0, 2
+_UNSIGNED, _SIGNED = 1, 2
+
+
+def check_kind(image: Any) -> None:
+    """Refuse an opened TIFF whose pixels would be wrong.
+
+    Raises:
+        ValueError: it says what they are.
+    """
+    tags = image.tag_v2
+    bits, kind = max(tags.get(_BITS, (1,))), tags.get(_FORMAT, (_UNSIGNED,))[0]
+    if kind == _SIGNED and bits == 8:
+        raise ValueError("a TIFF of signed 8-bit values; save it with unsigned ones")
+    if tags.get(_PLANAR) == _IN_PLANES and bits > 8:
+        raise ValueError(f"a TIFF of {bits}-bit colours in separate planes; save it pixel by pixel, or in 8 bits")
+    if tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE and image.mode in ("F", "I"):
+        raise ValueError("a TIFF of 32-bit greys in which 0 is white; save it with 0 as black")
+
+
+def grey_values(image: Any) -> NDArray:
+    """Values [H, W] of a decoded TIFF in deep greys, black being the least."""
+    values = np.asarray(image)
+    tags = image.tag_v2
+    if image.mode == "I" and tags.get(_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
+        return values.view(np.uint32)  # Pillow takes the upper half of them for negative
+    if tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE:
+        return 65535 - values.astype(np.uint16)
+    return values
