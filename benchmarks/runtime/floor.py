@@ -34,7 +34,7 @@ import torch
 import slimdet
 from slimdet.assets import PHOTOGRAPHS
 from slimdet.exporting.onnx import folded, to_onnx
-from slimdet.exporting.openvino import save_ir
+from slimdet.exporting.openvino import converted, save_ir
 from slimdet.images.decoding import read_image
 from slimdet.models import builders
 
@@ -146,7 +146,7 @@ def export(folder: Path) -> None:
         for width, detector in detectors.items():
             graph, file = folded(to_onnx(detector, {})), folder / f"{name}-{width}.onnx"
             file.write_bytes(graph.SerializeToString())
-            save_ir(graph, file.with_suffix(".xml"))
+            save_ir(converted(graph), file.with_suffix(".xml"))
             usual = {"imgsz": detector.transform.min_size[-1], "proposals": detector.rpn.post_nms_top_n()}
             np.savez(file.with_suffix(".npz"), images=images, **usual)
 

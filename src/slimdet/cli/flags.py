@@ -163,6 +163,6 @@ Proposals = Annotated[Count | None, "boxes that the second stage looks at (defau
 AnyPrecision = Annotated[Precision | None, "of the layers (default: the best that was measured for the width)"]
 AnyMemory = Annotated[Memory, "low: no copy of the weights for each width, slower (onnxruntime, linked files)"]
 Device = Annotated[str, device_name, "auto, cpu, cuda, cuda:N or mps"]
-Engine = Annotated[EngineName, "what runs it; auto is onnxruntime where the model was exported, else torch"]
+Engine = Annotated[EngineName, "what runs it; auto: the best by profile --save, else onnxruntime, else torch"]
 EngineDevice = Annotated[str, device_name, "auto, cpu, cuda, cuda:N or mps, as far as the engine has it"]
 Threads = Annotated[Count | None, "threads of one run (default: the engine's choice)"]
