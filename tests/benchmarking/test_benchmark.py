@@ -205,6 +205,8 @@ def test_without_jinja_it_says_so_at_the_start(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_points_are_the_ladder_where_there_is_one(exported: Path, caplog: pytest.LogCaptureFixture) -> None:
+    document = exported / "model.json"
+    document.write_text(json.dumps({**json.loads(document.read_text()), "ladder": []}))
     plain = slimdet.Runtime(exported, engine="onnxruntime")
     every = [plain.complete(Point(width)) for width in plain.widths]
     assert points_of(plain, BenchmarkSettings()) == every

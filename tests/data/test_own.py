@@ -47,7 +47,7 @@ def test_items(image: Any) -> None:
 
 def test_augmentation_and_without() -> None:
     data = OwnDataset([(torch.rand(3, 24, 32), target())], ["cat", "dog"])  # pyright: ignore[reportArgumentType]
-    data.transforms = augmentation("default")
+    data.transforms = augmentation("flip")
     lefts = {data[0][1]["boxes"][0, 0].item() for _ in range(20)}
     assert lefts == {1.0, 21.0}  # as it is, and flipped
     assert data.unaugmented()[0][1]["boxes"].tolist() == BOXES

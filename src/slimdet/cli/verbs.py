@@ -93,6 +93,7 @@ def predict(
     precision: AnyPrecision = PredictSettings.precision,
     device: EngineDevice = PredictSettings.device,
     threads: Threads = PredictSettings.threads,
+    memory: AnyMemory = PredictSettings.memory,
     batch: Annotated[Count, "images at a time; those that become one size run together"] = PredictSettings.batch,
     out: Annotated[Path | None, "folder (default runs/predict-N)"] = None,
 ) -> Outcome:
@@ -103,7 +104,7 @@ def predict(
     """
     from slimdet.runtime.prediction import predict
 
-    how = PredictSettings(engine, device, threads, imgsz, proposals, precision, width, conf, batch)
+    how = PredictSettings(engine, device, threads, imgsz, proposals, precision, width, conf, batch, memory=memory)
     found = predict(sources, model, how, out)
     document = {"run": found.run, **found.coco, "broken": found.broken}
     return Outcome(document, views.predictions(found), views.unread(found))

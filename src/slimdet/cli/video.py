@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from slimdet.cli import views
 from slimdet.cli.command import Outcome
 from slimdet.cli.flags import (
+    AnyMemory,
     AnyPrecision,
     Count,
     Engine,
@@ -48,6 +49,7 @@ def video(
     precision: AnyPrecision = S.precision,
     device: EngineDevice = S.device,
     threads: Threads = S.threads,
+    memory: AnyMemory = S.memory,
     clip: Annotated[bool, "write the frames with their boxes as video.mp4"] = True,
     overlay: Annotated[bool, "draw the point and its time, too"] = False,
     out: Annotated[Path | None, "folder (default runs/video-N)"] = None,

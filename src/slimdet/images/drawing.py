@@ -108,7 +108,7 @@ def draw(
 
 def caption(picture: Image.Image, text: str) -> Image.Image:
     """Write a line onto the picture's upper left corner, light on dark; return the picture."""
-    pen, font = ImageDraw.Draw(picture), _font(max(11, round(0.022 * max(picture.size))))
+    pen, font = ImageDraw.Draw(picture), font_for(text, max(11, round(0.022 * max(picture.size))))
     text = _cut(pen, text, font, picture.width)
     margin = max(2, font.size // 4)
     size = round(pen.textlength(text, font=font)) + 2 * margin, round(1.2 * font.size) + margin

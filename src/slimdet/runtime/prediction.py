@@ -124,6 +124,7 @@ def predict(
         imgsz=settings.imgsz,
         proposals=settings.proposals,
         precision=settings.precision,
+        memory=settings.memory,
     ).prepare([settings.width])
     classes, ids = detector.classes, detector.category_ids
     folder = new_run_dir("predict", out)

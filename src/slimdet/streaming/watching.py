@@ -112,6 +112,7 @@ class Watch:
             imgsz=settings.imgsz,
             proposals=settings.proposals,
             precision=settings.precision,
+            memory=settings.memory,
         )
         self._live = Live(self.video) if self.video.live else None
         self._frames = self._seen()
