@@ -14,8 +14,8 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says; its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of what an exception says, 500 characters at most; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
 
 
 def printable(text: str) -> str:

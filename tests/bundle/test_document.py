@@ -77,6 +77,8 @@ def test_one_that_is_too_large(tmp_path: Path) -> None:
         ({"metrics": {"0.5": {"bbox": 3}}}, "metrics are not numbers"),
         ({"metrics": []}, "metrics is"),
         ({"plans": []}, "plans is"),
+        ({"plans": {"wide": {"a": 0.5}}}, "width 'wide' is not a number"),
+        ({"plans": {"0.5": {"a": 2}}}, "width 2 is not a number"),
         ({"norms": 3}, "norms is"),
         ({"engines": {"onnx": {"0.5": {"file": "f", "sha256": "0", "weights": "0", "speedup": None}}}}, "engines are"),
         ({"engines": {"onnx": {"0.5": {"file": "f", "sha256": "0", "weights": "0", "bin_sha256": 3}}}}, "engines are"),

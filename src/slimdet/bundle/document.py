@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from slimdet.bundle.ladder import Latencies, Rung
 from slimdet.errors import BundleError, WidthError
 from slimdet.messages import first_line
-from slimdet.widths import parse_widths
+from slimdet.widths import parse_plan, parse_width, parse_widths
 
 FORMAT = 1
 MODEL = "model.json"
@@ -82,8 +82,11 @@ def _check_document(file: Path, document: Any) -> None:
         if not all(_is_width(width) for width in widths) or len(widths) > MOST_WIDTHS:
             raise WidthError("not numbers in (0, 1]")
         parse_widths(widths)
+        for width, plan in (document.get("plans") or {}).items():
+            parse_width(width)
+            parse_plan(plan)
     except WidthError as error:
-        refuse(f"widths are {widths!r:.200}: {error}")
+        refuse(f"widths are {widths!r:.200}: {error!s:.200}")
     _check_engines(file, document.get("engines", {}))
     _check_ladder(file, document)
 

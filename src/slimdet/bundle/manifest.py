@@ -104,7 +104,7 @@ class Manifest:
     @property
     def plans(self) -> dict[float, dict[str, float]]:
         """Widths by stage, for widths that are plans."""
-        return {float(width): plan for width, plan in self.document.get("plans", {}).items()}
+        return {float(width): plan for width, plan in (self.document.get("plans") or {}).items()}
 
     @property
     def weights_file(self) -> Path:

@@ -42,8 +42,9 @@ class Fault:
     reason: str
 
     def __str__(self) -> str:
-        """One line: file, kind, id and reason."""
-        return f"{self.file}: {self.kind}" + ("" if self.id is None else f" (id {self.id})") + f": {self.reason}"
+        """One line: file, kind, id and reason, of which values of any length are a part."""
+        name = "" if self.id is None else f" (id {self.id!s:.80})"
+        return f"{self.file}: {self.kind}{name}: {self.reason:.600}"
 
 
 # ------------------------------------------------------------------------------------------------- rules

@@ -1,6 +1,7 @@
 """By what a data set is known again."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,6 @@ def fingerprint(annotations: str | Path, images: str | Path, names: Iterable[str
         digest = hashlib.file_digest(content, "sha256")
     for name in names:
         file = Path(images) / name
-        size = file.stat().st_size if file.is_file() else None
+        size = file.stat().st_size if os.path.isfile(file) else None
         digest.update(f"\n{name} {size}".encode())
     return digest.hexdigest()
