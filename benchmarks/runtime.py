@@ -22,7 +22,9 @@ from typing import Any
 
 from slimdet import Runtime
 from slimdet.assets import PHOTOGRAPHS
-from slimdet.runtime.engine import ENGINES
+from slimdet.bundle import manifest
+from slimdet.runtime.engine import ENGINES, EngineName, EngineSettings, make
+from slimdet.runtime.footprint import footprint, together
 
 PHOTOGRAPH = PHOTOGRAPHS / "tabby.jpg"
 ROUNDS, STARTS = 15, 7
@@ -58,6 +60,12 @@ def cold_start(width: float) -> dict[str, float]:
     return {"least wall": min(wall), "median wall": statistics.median(wall), "median CPU": statistics.median(cpu)}
 
 
+def sizes(engine: EngineName) -> dict[str, dict[str, Any]]:
+    """Bytes on disk and in memory of every width, and of all in one process."""
+    bundle, options = manifest.read("bundled"), EngineSettings(engine, threads=1)
+    return footprint(make(engine, bundle, options), bundle, options) | {"all": together(bundle, options)}
+
+
 def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -84,7 +92,7 @@ def main() -> None:
             engine: {width: value / found["onnxruntime"][width] for width, value in widths.items()}
             for engine, widths in found.items()
         },
-        "bytes": {engine: Runtime(engine=engine, threads=1).footprint() for engine in ("onnxruntime", "openvino")},
+        "bytes": {engine: sizes(engine) for engine in ("onnxruntime", "openvino")},
     }
     out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

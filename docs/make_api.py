@@ -26,7 +26,7 @@ SOURCE = DOCS.parent / "src" / "slimdet"
 # The ground floor and the wings, in their order; the commands and the original system have pages of their own.
 PARTS = (
     *("errors", "widths", "devices", "core", "images", "data", "models", "bundle", "runtime", "control", "evaluation"),
-    *("training", "exporting", "report", "search", "serving", "streaming", "jobs"),
+    *("training", "exporting", "report", "search", "benchmarking", "serving", "streaming", "jobs"),
 )
 
 INTRODUCTION = """# Python API

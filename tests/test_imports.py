@@ -29,6 +29,7 @@ WINGS = [
     "exporting",
     "report",
     "search",
+    "benchmarking",
     "serving",
     "streaming",
     "jobs",
@@ -46,6 +47,8 @@ NO_TORCH = [
     "bundle.card",
     "runtime",
     "control",
+    "benchmarking.benchmark",
+    "serving",
 ]  # but runtime.torch_engine, behind a lazy import
 RUNTIME_ONLY = {"serving": {"runtime", "control"}, "streaming": {"runtime", "control"}, "jobs": {"runtime", "control"}}
 

@@ -16,6 +16,7 @@ from slimdet.errors import (
 )
 
 if TYPE_CHECKING:
+    from slimdet.benchmarking.benchmark import benchmark
     from slimdet.bundle.store import load, save
     from slimdet.core.slimmable import Slimmable, slim
     from slimdet.exporting.engine_files import export
@@ -40,6 +41,7 @@ __all__ = [
     "UnknownLayerError",
     "WeightsError",
     "WidthError",
+    "benchmark",
     "calibrate",
     "export",
     "load",
@@ -60,6 +62,7 @@ _HOME = {
     "val": "report.validation",
     "calibrate": "training.calibration",
     "tune": "search.tuning",
+    "benchmark": "benchmarking.benchmark",
     "export": "exporting.engine_files",
     "Runtime": "runtime.detector",
     "Result": "runtime.result",

@@ -181,6 +181,7 @@ def test_a_file_that_is_changed_while_it_is_opened_is_told(folder: Path, documen
         assert files == [folder / "width-0.5.onnx"]
     (folder / "new").write_bytes(content)
     opening = manifest.read(folder).opening("onnx", 0.5)
+    (folder / "new").write_bytes(content)
     with pytest.raises(BundleError, match="was changed while it was opened"), opening:
         (folder / "new").replace(folder / "width-0.5.onnx")
 

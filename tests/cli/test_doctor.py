@@ -165,7 +165,7 @@ def test_knows_every_dependency() -> None:
     known = {package.name.lower(): package for package in PACKAGES}
     for requirement in project["dependencies"]:
         assert re.split("[>=]", requirement)[0] in known
-    for extra in ("plot", "train", "original", "export", "openvino", "int8"):
+    for extra in ("plot", "train", "original", "export", "openvino", "int8", "serve"):
         for requirement in project["optional-dependencies"][extra]:
             name = re.split("[>=]", requirement)[0]
             if not name.startswith("slimdet["):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import slimdet
+from slimdet.benchmarking.settings import BenchmarkSettings
 from slimdet.bundle.card import Card
 from slimdet.cli import doctor
 from slimdet.cli.command import parser_of
@@ -23,6 +24,7 @@ from slimdet.exporting.settings import ExportSettings
 from slimdet.models.builders import faster_rcnn
 from slimdet.report.settings import ProfileSettings, ValSettings
 from slimdet.runtime.prediction import PredictSettings
+from slimdet.search.settings import TuneSettings
 from slimdet.training import runs
 from slimdet.training.recipes import DECIDES
 from slimdet.training.settings import CalibrateSettings, TrainSettings
@@ -119,6 +121,8 @@ SETTINGS = {
     "predict": PredictSettings,
     "profile": ProfileSettings,
     "export": ExportSettings,
+    "tune": TuneSettings,
+    "benchmark": BenchmarkSettings,
 }
 
 

@@ -31,6 +31,11 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
+def test_annotations_are_no_data_set(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"DATA\.yaml .* 'val: \{images: FOLDER, annotations: val\.json\}'"):
+        read_data_config(folder / "annotations" / "val.json")
+
+
 def test_paths_are_relative_to_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(folder, BOTH)
     elsewhere = folder / "images"

@@ -40,8 +40,8 @@ def test_none_changes_nothing() -> None:
     assert torch.equal(found["boxes"], target["boxes"])
 
 
-def test_default_flips_half_of_the_time() -> None:
-    flip = augmentation("default")
+def test_flip_flips_half_of_the_time() -> None:
+    flip = augmentation("flip")
     image, target = scene(BOXES)
     flipped = 0
     for _ in range(40):
@@ -54,6 +54,22 @@ def test_default_flips_half_of_the_time() -> None:
         assert torch.equal(found["masks"], target["masks"].flip(2))
         assert found["boxes"][0].tolist() == [80, 20, 110, 60]
     assert 10 <= flipped <= 30
+
+
+def test_default_is_mild() -> None:
+    default, (before, _) = augmentation("default"), scene(BOXES)
+    scales, brightness = [], []
+    for _ in range(40):
+        image, target = default(*scene(BOXES))
+        assert image.shape == before.shape
+        brightness.append(float(image[:, 75:, 115:].float().mean()))
+        for box, label in zip(target["boxes"], target["labels"], strict=True):
+            x1, y1, x2, y2 = BOXES[int(label) - 1]
+            scales.append(float((box[2] - box[0]) * (box[3] - box[1])) / ((x2 - x1) * (y2 - y1)))
+        assert len(target["boxes"]) >= 2  # hardly any object leaves
+    assert 0.4 < min(scales) < 0.9
+    assert 1.1 < max(scales) < 1.6
+    assert len(set(brightness)) > 10
 
 
 def test_strong_keeps_boxes_on_their_objects() -> None:
@@ -122,7 +138,7 @@ def test_levels_go_into_a_data_set(files: CocoFiles, level: str, masks: bool) ->
 def test_unknown_level(level: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         augmentation(level)
-    assert str(caught.value) == f"augmentation {level!r} is not one of none, default, strong{hint}"
+    assert str(caught.value) == f"augmentation {level!r} is not one of none, flip, default, strong, mosaic{hint}"
 
 
 @pytest.mark.parametrize(("shorter", "longest"), [(40, 1000), (40, 50), (33, 66)])

@@ -135,7 +135,7 @@ def test_linked_files_hold_no_weights_and_give_the_same(exported: Path, width: f
     onnx.checker.check_model(file)
     inside = onnx.load(file, load_external_data=False).graph.initializer
     values = [tensor for tensor in inside if tensor.data_location != onnx.TensorProto.EXTERNAL]
-    assert sum(np.prod(tensor.dims) for tensor in values) < 2000, "weights were left in the file"
+    assert sum(np.prod(one.dims) for one in values if len(one.dims) > 1) < 2000, "weights were left in the file"
     found = run(file)
     assert len(found[0]) > 0
     for own, other in zip(found, run(alone), strict=True):

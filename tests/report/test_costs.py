@@ -25,11 +25,13 @@ def test_every_width_has_latency_disk_and_memory() -> None:
         assert numbers["latency_spread_ms"] >= 0
         assert numbers["disk_mb"] == sum(file.stat().st_size for file in bundle.engine("onnx", float(width))) / MB
         assert numbers["parameters"] == bundle.metrics[width]["cost"]["parameters"]
-    memory = [numbers["memory_mb"] for numbers in (*found.widths.values(), found.all)]
+    memory = [numbers["memory_mb"] for numbers in (*found.widths.values(), found.all["fast"])]
     assert 0 < memory[0] < memory[3] < memory[4]  # the narrowest, the widest, all
+    assert found.all["low"]["latency_ms"].keys() == found.all["fast"]["latency_ms"].keys() == found.widths.keys()
+    assert found.all["low"]["memory_mb"] < memory[4]
     # Linked engines share one file of weights, which counts once.
     files = {file for width in bundle.widths for file in bundle.engine("onnx", width)}
-    assert found.all["disk_mb"] == sum(file.stat().st_size for file in files) / MB
+    assert found.all["fast"]["disk_mb"] == sum(file.stat().st_size for file in files) / MB
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -51,7 +53,10 @@ def test_torch_keeps_its_own_report(capsys: Capture) -> None:
 def test_people_get_a_table(tmp_path: Path, capsys: Capture) -> None:
     assert main(["profile", "--model", str(mask_bundle(tmp_path / "masks")), "--repeats", "1"]) == 0
     out = capsys.readouterr().out
-    assert "onnxruntime on cpu, fp32; all widths in one process: " in out
+    assert (
+        "onnxruntime on cpu, fp32, median of 1 runs on 32x32 pixels of noise\nall widths in one process, memory " in out
+    )
+    assert "memory low" not in out  # its file has weights of its own
     assert "disk" in out
 
 

@@ -1,5 +1,6 @@
 """Which engine runs, on which device, and what is said where it cannot."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -93,6 +94,36 @@ def test_torch_runs_at_other_sizes_and_numbers_of_proposals_and_forgets_them() -
 def test_threads_are_one_or_more(engine: str) -> None:
     with pytest.raises(ConfigError, match="threads 0 must be 1 or more"):
         Runtime(engine=engine, threads=0)
+
+
+def test_low_memory_gives_the_same_from_weights_that_are_mapped_once() -> None:
+    image = read_image(PHOTOGRAPHS / "horses.jpg")[None]
+    fast, low = (Runtime(engine="onnxruntime", threads=1, memory=mode) for mode in engines.get_args(engines.Memory))
+    for width in (0.25, 1.0):
+        session = low.session(width)
+        for found, wanted in zip(session(image)[:4], fast.session(width)(image)[:4], strict=True):
+            np.testing.assert_allclose(found, wanted, atol=2e-3)
+    del low  # what a session points to lives as long as it does
+    gc.collect()
+    assert len(session(image).scores) > 0
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        (
+            "onnxruntime",
+            "has weights of its own and no memory 'low'; make it with 'slimdet export .* --linked",
+        ),
+        ("openvino", "openvino has no memory 'low': leave it out, or take engine onnxruntime"),
+        ("torch", "torch has no memory 'low'"),
+    ],
+)
+def test_low_memory_that_cannot_be_is_refused(engine: EngineName, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Runtime(mask_bundle(tmp_path / "model"), engine=engine, memory="low").prepare()
+    with pytest.raises(ConfigError, match="--memory 'least' is not one of fast, low"):
+        engines.EngineSettings(memory="least")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("engine", engines.ENGINES)

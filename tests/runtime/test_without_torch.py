@@ -53,6 +53,7 @@ result.save("found.jpg")
         (["predict", TABBY, "--model", "masks"], "1 images, 2 detections"),
         (["demo"], "pictures are in runs/demo"),
         (["profile", "--model", "masks", "--repeats", "1"], "onnxruntime on cpu"),
+        (["benchmark", "--model", "masks", "--repeats", "1"], "no accuracy was measured"),
     ],
 )
 def test_verbs(words: list[str], said: str, tmp_path: Path) -> None:

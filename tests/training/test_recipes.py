@@ -46,6 +46,7 @@ def test_what_is_asked_for_is_not_decided(name: Any) -> None:
         "schedule": "step",
         "ema": 0.5,
         "epochs": 2.0,
+        "augment": "none",
     }
     assert asked.keys() == set(DECIDES)
     for task in (SMALL, replace(LARGE, masks=True, distil=False)):

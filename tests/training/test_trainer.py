@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import slimdet
 from scenes_detector import small_settings
 from slimdet.errors import ConfigError, DataError, ImageError
 from slimdet.training import trainer
@@ -132,3 +133,14 @@ def test_a_callback_may_end_a_training(scenes: Path, tmp_path: Path) -> None:
 
     assert train(small_settings(scenes, epochs=4), out=tmp_path / "run", callbacks=[Patience()]).steps == 3
     assert told == ["checkpoint 0", "step 1", "step 2", "step 3", "epoch", "checkpoint 3", "end"]
+
+
+@pytest.mark.slow  # half a minute of tracing
+def test_a_compiled_training_goes_the_same_way(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "COMPILER", "eager")  # traced and guarded, but no compiler runs
+    plain = train(small_settings(scenes, epochs=1), out=tmp_path / "plain")
+    compiled = train(small_settings(scenes, epochs=1, compile=True), out=tmp_path / "compiled")
+    before, after = (slimdet.load(run.model).state_dict() for run in (plain, compiled))
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, msg=name)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -122,7 +122,7 @@ class Manifest:
         """
         with self._opened(self.document["weights"]["file"]) as file:
             content = file.read()
-        self._check_sha256(self.weights_file, BytesIO(content), self.weights_sha256)
+        self._check_sha256(self.weights_file, hashlib.sha256(content).hexdigest(), self.weights_sha256)
         return content
 
     def check_width(self, width: float) -> float:
@@ -212,8 +212,9 @@ class Manifest:
     def _checked(self, name: str, sha256: str) -> tuple[int, ...]:
         """The stamp of the file of this name in the bundle's own folder, which must have this sha256."""
         with self._opened(name) as content:
-            self._check_sha256(self.folder / name, content, sha256)
-            return _stamp(os.fstat(content.fileno()))
+            stamp = _stamp(os.fstat(content.fileno()))
+        self._check_sha256(self.folder / name, _digest(self.folder / name, stamp), sha256)
+        return stamp
 
     def _opened(self, name: str) -> BinaryIO:
         """The file of this name in the bundle's own folder, no link."""
@@ -224,8 +225,8 @@ class Manifest:
             raise BundleError(f"{self.name} lacks its file {name!r}; get the bundle again")
         return file.open("rb")
 
-    def _check_sha256(self, file: Path, content: Any, sha256: str) -> None:
-        if hashlib.file_digest(content, "sha256").hexdigest() != sha256:
+    def _check_sha256(self, file: Path, found: str, sha256: str) -> None:
+        if found != sha256:
             raise BundleError(
                 f"{file} is not the file that {MODEL} describes (its sha256 differs); get the bundle again"
             )
@@ -234,6 +235,12 @@ class Manifest:
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
     """By what a file is known to be still the same."""
     return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
+
+
+@lru_cache(maxsize=32)
+def _digest(file: Path, stamp: tuple[int, ...]) -> str:  # the widths share a file of weights: it is read once
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def read(path: str | Path) -> Manifest:

@@ -12,8 +12,8 @@ without a default are required. The annotation holds the help and (`slimdet.cli.
 docstring is the help text. Every verb gets `--help` and `--json`. An argument `given` is no flag: it gets the names of
 those that were written.
 
-Exit codes: 0 success; 2 a user's mistake, told in one line; 1 our fault; 130 Ctrl-C, 143 SIGTERM; 141 stdout's reader
-went away.
+Exit codes: 0 success; 2 a user's mistake, told in one line; 1 what the user asked to hold does not, or our fault;
+130 Ctrl-C, 143 SIGTERM; 141 stdout's reader went away.
 Nothing heavy is imported here: `slimdet --help` answers in under 0.1 s.
 """
 
@@ -49,23 +49,28 @@ EXTRAS = {
     "rich": "train",
     "tensorboard": "train",
     "matplotlib": "plot",
+    "jinja2": "plot",
     "cv2": "original",
     "onnx": "export",
     "openvino": "openvino",
     "nncf": "int8",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
 }
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a verb hands back: the `document` that --json prints (a dataclass or a mapping), the `view` (text or
-    anything rich can print) for people, and the `mistake` to end with (exit code 2) when part of the input could not be
-    used.
+    anything rich can print) for people, the `mistake` to end with (exit code 2) when part of the input could not be
+    used, and what is `unkept` (exit code 1) of what the user asked to hold.
     """
 
     document: Any
     view: Any = ""
     mistake: str = ""
+    unkept: str = ""
 
 
 GIVEN = "given"
@@ -242,6 +247,9 @@ def _dispatch(verbs: Mapping[str, Callable[..., Outcome]], argv: Sequence[str]) 
     _show(outcome, arguments["json"])
     if outcome.mistake:
         raise UsageError(outcome.mistake)
+    if outcome.unkept:
+        _tell(outcome.unkept)
+        return 1
     return 0
 
 

@@ -103,10 +103,14 @@ PACKAGES = (
     Package("rich", "rich", "tables of results", _extra("train")),
     Package("tensorboard", "tensorboard", "training curves", _extra("train")),
     Package("matplotlib", "matplotlib", "pictures of results", _extra("plot")),
+    Package("jinja2", "jinja2", "the page of a benchmark", _extra("plot")),
     Package("opencv-python-headless", "cv2", "the original's resizing", _extra("original")),
     Package("onnx", "onnx", "exporting", _extra("export")),
     Package("openvino", "openvino", "another engine", _extra("openvino"), OPENVINO_CHECK),
     Package("nncf", "nncf", "8 bits for OpenVINO", _extra("int8")),
+    Package("starlette", "starlette", "serving", _extra("serve")),
+    Package("uvicorn", "uvicorn", "serving", _extra("serve")),
+    Package("prometheus-client", "prometheus_client", "the server's metrics", _extra("serve")),
 )
 
 

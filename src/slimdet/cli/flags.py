@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 
 from slimdet.bundle.ladder import Precision
 from slimdet.messages import did_you_mean
-from slimdet.runtime.engine import EngineName
+from slimdet.runtime.engine import EngineName, Memory
 from slimdet.widths import WidthRange
 
 Number = TypeVar("Number", int, float)
@@ -141,6 +141,7 @@ NonNegative = Annotated[float, number(float, 0)]
 Fraction = Annotated[float, number(float, 0, 1)]
 Width = Annotated[float, one_width]
 Widths = Annotated[tuple[float, ...] | WidthRange, width_list]
+SomeWidths = Annotated[tuple[float, ...], several(one_width)]
 WidthsOrAll = Annotated[tuple[float, ...] | None, some_widths_or_all]  # None is all
 Counts = Annotated[tuple[int, ...], several(number(int, 1))]
 Sides = Annotated[int | tuple[int, int], one_or_two_sides]
@@ -155,6 +156,7 @@ WidthOrAll = Annotated[float | None, width_or_all, "one width, or all"]  # None 
 Side = Annotated[Count | None, "shorter side in pixels (default: the model's)"]
 Proposals = Annotated[Count | None, "boxes that the second stage looks at (default: the model's number)"]
 AnyPrecision = Annotated[Precision | None, "of the layers (default: the best that was measured for the width)"]
+AnyMemory = Annotated[Memory, "low: no copy of the weights for each width, slower (onnxruntime, linked files)"]
 Device = Annotated[str, device_name, "auto, cpu, cuda, cuda:N or mps"]
 Engine = Annotated[EngineName, "what runs it; auto is onnxruntime where the model was exported, else torch"]
 EngineDevice = Annotated[str, device_name, "auto, cpu, cuda, cuda:N or mps, as far as the engine has it"]

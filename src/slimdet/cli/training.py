@@ -71,9 +71,12 @@ def train(
     weight_decay: Annotated[NonNegative, "L2 penalty"] = T.weight_decay,
     clip: Annotated[Positive, "largest norm of the gradient"] = T.clip,
     ema: Annotated[Fraction, "decay of the average of the weights, as 0.998; 0 is off"] = BY_RECIPE,
-    augment: Annotated[settings.Augment, "flip; strong: scale, colour, crop too"] = T.augment,
+    augment: Annotated[
+        settings.Augment, "default: flip, colour, scale; strong: more, and crop; mosaic: four images in one, too"
+    ] = BY_RECIPE,
     imgsz: Annotated[Sides | None, "shorter side of images, pixels; or a range, 128-256"] = BY_RECIPE,
     bf16: Annotated[bool, "compute in bfloat16"] = T.bf16,
+    compile: Annotated[bool, "compile the backbone first: minutes, for long trainings on a GPU"] = T.compile,
     checkpoint_activations: Annotated[
         bool, "keep less for the backward pass and compute it again: less memory, longer"
     ] = T.checkpoint_activations,

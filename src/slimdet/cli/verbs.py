@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from slimdet.cli import views
 from slimdet.cli.command import Outcome, run
 from slimdet.cli.flags import (
+    AnyMemory,
     AnyPrecision,
     Count,
-    Counts,
     Engine,
     EngineDevice,
     Existing,
@@ -25,15 +25,14 @@ from slimdet.cli.flags import (
     Threads,
     Width,
     WidthOrAll,
-    WidthsOrAll,
 )
+from slimdet.cli.points import benchmark, tune
 from slimdet.cli.training import calibrate, train
-from slimdet.errors import ConfigError
 from slimdet.exporting.settings import ExportSettings, Format
 from slimdet.report.settings import ProfileSettings, ValSettings
 from slimdet.runtime.engine import EngineSettings
 from slimdet.runtime.prediction import PredictSettings
-from slimdet.search.settings import TuneSettings
+from slimdet.serving.settings import ServeSettings
 
 
 def demo(
@@ -82,44 +81,6 @@ def val(
     return Outcome({"run": result.run, "widths": result.widths}, views.validation(result))
 
 
-def tune(
-    *,
-    model: Model,
-    data: Annotated[Existing, "DATA.yaml or folder, whose val: is taken"],
-    budget_ms: Annotated[
-        Positive | None, "milliseconds for an image: tells the one point to use"
-    ] = TuneSettings.budget_ms,
-    widths: Annotated[WidthsOrAll, "some widths, or all"] = TuneSettings.widths,
-    imgsz: Annotated[
-        Counts | None, "shorter sides in pixels, as 96,128,186 (default: about five from half of the model's)"
-    ] = TuneSettings.imgsz,
-    proposals: Annotated[
-        Counts | None, "numbers of boxes that the second stage looks at (default: 20,50,150,300 and the model's)"
-    ] = TuneSettings.proposals,
-    images: Annotated[Count | None, "of val, drawn at random (default: all)"] = TuneSettings.images,
-    engine: Engine = TuneSettings.engine,
-    device: EngineDevice = TuneSettings.device,
-    threads: Threads = TuneSettings.threads,
-    repeats: Annotated[Count, "timed runs of each point that stays to the end"] = TuneSettings.repeats,
-    seed: Annotated[Natural, "of the order of the images and of the resamples"] = TuneSettings.seed,
-    out: Annotated[Path | None, "folder (default runs/tune-N)"] = None,
-    resume: Annotated[Existing | None, "folder of a run that was stopped, to go on with"] = None,
-) -> Outcome:
-    """Measure which widths, image sizes and numbers of proposals are worth having, and write them into the bundle.
-
-    Example:
-        slimdet tune --model runs/train-1/model --data data.yaml --budget-ms 20
-    """
-    from slimdet.search.tuning import tune
-
-    if resume and out is not None:
-        raise ConfigError(f"--resume {resume} goes on in its own folder; leave out --out {out}")
-    how = TuneSettings(engine, device, threads, widths, imgsz, proposals, images, repeats, budget_ms, seed)
-    with views.bars() as progress:
-        result = tune(model, data, how, out=out, resume=resume, progress=progress)
-    return Outcome(views.tuning_document(result), views.tuning(result))
-
-
 def predict(
     *sources: Annotated[Source, "images, folders or glob patterns"],
     model: Model,
@@ -157,15 +118,17 @@ def profile(
     device: EngineDevice = ProfileSettings.device,
     threads: Threads = ProfileSettings.threads,
     repeats: Annotated[Count, "timed runs of every width"] = ProfileSettings.repeats,
+    memory: AnyMemory = ProfileSettings.memory,
 ) -> Outcome:
-    """Latency, memory, disk, and with torch multiply-adds, of every width.
+    """Latency, memory, disk, parameters and multiply-adds of every width, as far as they are known.
 
     Example:
         slimdet profile --model bundled --engine onnxruntime
     """
     from slimdet.report.costs import costs
 
-    found = costs(model, ProfileSettings(engine, device, threads, imgsz, proposals, precision, repeats))
+    how = ProfileSettings(engine, device, threads, imgsz, proposals, precision, repeats, memory=memory)
+    found = costs(model, how)
     return Outcome(found, views.costs(found))
 
 
@@ -266,6 +229,33 @@ def check(
     )
 
 
+def serve(
+    *,
+    model: Model,
+    host: Annotated[str, "address to listen on; 0.0.0.0 is all of this machine's"] = ServeSettings.host,
+    port: Annotated[Natural, "0 takes a free one"] = ServeSettings.port,
+    slo_ms: Annotated[Positive, "milliseconds to an answer, where a request names none"] = ServeSettings.slo_ms,
+    workers: Annotated[Count, "processes that detect"] = ServeSettings.workers,
+    conf: Annotated[Fraction, "least score of a detection, where a request names none"] = ServeSettings.conf,
+    engine: Engine = ServeSettings.engine,
+    device: EngineDevice = ServeSettings.device,
+    threads: Threads = ServeSettings.threads,
+    token_file: Annotated[
+        Existing | None, "its first line is the token that requests must carry (default: SLIMDET_TOKEN, else none)"
+    ] = ServeSettings.token_file,
+) -> Outcome:
+    """Answer over HTTP, with a page to try it; narrows under load, so that answers are in time.
+
+    Example:
+        slimdet serve --model bundled --slo-ms 200
+    """
+    fields: dict[str, Any] = {name: value for name, value in locals().items() if name != "model"}
+    from slimdet.serving.server import serve
+
+    served = serve(model, ServeSettings(**fields))
+    return Outcome(served, f"{served.requests} requests were answered")
+
+
 def doctor() -> Outcome:
     """Versions, engines, devices; what is missing and how to get it.
 
@@ -278,7 +268,10 @@ def doctor() -> Outcome:
     return Outcome(findings, text(findings))
 
 
-_ALL = (demo, train, calibrate, val, tune, predict, profile, extract, export, convert, check, doctor)
+_ALL = (
+    *(demo, train, calibrate, val, tune, benchmark, predict, profile),
+    *(extract, export, convert, check, serve, doctor),
+)
 VERBS = {verb.__name__: verb for verb in _ALL}
 
 

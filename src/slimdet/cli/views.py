@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from slimdet.report.costs import Costs
     from slimdet.runtime.prediction import Predictions
     from slimdet.search.trials import Told
-    from slimdet.search.tuning import Step, Tuning
     from slimdet.training.calibration import Calibration
     from slimdet.training.runs import Training
 
@@ -49,59 +48,18 @@ def training(result: "Training") -> "Group":
         f"  slimdet predict IMAGE --model {model} --width {widths[(len(widths) - 1) // 2]}\n"
         f"  slimdet profile --model {model}"
     )
-    return _group(accuracy_table(result.widths), text)
+    return group(accuracy_table(result.widths), text)
 
 
 def calibration(result: "Calibration") -> "Group":
     text = f"width {result.width} has statistics of {result.images} images; the bundle is {result.model}"
-    return _group(accuracy_table({str(result.width): result.metrics}), text)
+    return group(accuracy_table({str(result.width): result.metrics}), text)
 
 
 def validation(result: "Validation") -> "Group":
     boxes = {width: kinds["bbox"] for width, kinds in result.classes.items()}
     text = f"detections, confusion matrices and precision-recall curves in {result.run}"
-    return _group(accuracy_table(result.widths), class_table(boxes), text)
-
-
-def tuning(result: "Tuning") -> "Group":
-    """The ladder, and the point to use."""
-    table = _table("", "point", "AP", "AP50", "latency", "times quicker", "AP kept")
-    table.columns[1].justify = "left"
-    full = result.full
-    for number, step in enumerate(result.ladder):
-        table.add_row(str(number), str(step.rung.point), *_step(step, full))
-    text = (
-        f"{len(result.ladder)} of {result.tried} points, measured on {full.rung.images} images\n"
-        f"latencies are medians on {result.machine}\n"
-        f"quicker than, and kept of, width {full.rung.point}\n"
-        f"the ladder is in {result.model}, the picture in {result.run}/ladder.png"
-    )
-    return _group(table, text, *_chosen(result))
-
-
-def _chosen(result: "Tuning") -> list[str]:
-    step = result.chosen
-    if step is None:
-        return []
-    numbers = f"width {step.rung.point}: {step.timing.p50_ms:.1f} ms, AP {step.rung.ap:.3f}"
-    return [f"\nuse {numbers}" if result.fits else f"\nno point keeps the budget; the quickest is {numbers}"]
-
-
-def _step(step: "Step", full: "Step") -> list[str]:
-    ap, ms, most = step.rung.ap, step.timing.p50_ms, full.rung.ap
-    kept = f"{ap / most:.0%}" if most > 0 else "-"
-    return [_accuracy(ap), _accuracy(step.rung.metrics["AP50"]), f"{ms:.1f} ms", f"{full.timing.p50_ms / ms:.1f}", kept]
-
-
-def tuning_document(result: "Tuning") -> dict[str, Any]:
-    """What --json prints: points as a bundle has them."""
-
-    def entry(step: "Step | None") -> dict[str, Any] | None:
-        return None if step is None else step.timing.entry | step.rung.entry
-
-    document = {name: getattr(result, name) for name in ("run", "model", "machine", "tried", "fits")}
-    document |= {name: entry(getattr(result, name)) for name in ("full", "chosen")}
-    return document | {name: [entry(step) for step in getattr(result, name)] for name in ("ladder", "others")}
+    return group(accuracy_table(result.widths), class_table(boxes), text)
 
 
 def predictions(found: "Predictions") -> str:
@@ -117,12 +75,16 @@ def unread(found: "Predictions") -> str:
 
 def costs(found: "Costs") -> str:
     words = {"disk_mb": "on disk", "memory_mb": "of memory"}
-    parts = [f"{found.all[key]:.0f} MB {where}" for key, where in words.items() if key in found.all]
-    line = f"; all widths in one process: {', '.join(parts)}" if parts else ""
+    lines = []
+    for mode, whole in found.all.items():
+        parts = [f"{whole[key]:.0f} MB {where}" for key, where in words.items() if key in whole]
+        times = ", ".join(f"{ms:.1f}" for ms in whole["latency_ms"].values())
+        lines.append(f"\nall widths in one process, memory {mode}: {', '.join(parts)}; {times} ms")
     by_width = ", ".join(f"{width} {precision}" for width, precision in found.precisions.items())
     if len(kinds := set(found.precisions.values())) == 1:
         by_width = min(kinds)
-    return f"{cost_table(found.widths)}\n\n{found.engine} on {found.device}, {by_width}{line}"
+    timed = f"median of {found.repeats} runs on {found.imgsz}x{found.imgsz} pixels of noise"
+    return f"{cost_table(found.widths)}\n\n{found.engine} on {found.device}, {by_width}, {timed}{''.join(lines)}"
 
 
 def extraction(written: "Extraction") -> str:
@@ -235,6 +197,11 @@ def cost_table(results: Mapping[str, Mapping[str, float]]) -> str:
     for width in sorted(results, key=float):
         numbers = results[width]
         rows.append([width, *(text(numbers[key]) if key in numbers else "-" for key, (_, text) in shown.items())])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table as text, all cells to the right; the first row is its heading. It needs no rich."""
     widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(size) for cell, size in zip(row, widest, strict=True)) for row in rows]
     return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
@@ -251,16 +218,16 @@ def accuracy_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
     tables = []
     for kind in next(iter(results.values()), {}):
         first = next(iter(results.values()))[kind]
-        table = _table(
+        table = new_table(
             "width",
             *(name.replace("_small", "s").replace("_medium", "m").replace("_large", "l") for name in first),
             padding=0,
         )
         table.title = KINDS.get(kind, kind)
         for width in sorted(results, key=float):
-            table.add_row(width, *(_accuracy(results[width][kind][name]) for name in first))
+            table.add_row(width, *(accuracy(results[width][kind][name]) for name in first))
         tables.append(table)
-    return _group(*tables)
+    return group(*tables)
 
 
 def class_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> "Table":
@@ -272,15 +239,15 @@ def class_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> "Ta
     from rich.text import Text
 
     widths = sorted(results, key=float)
-    table = _table("AP at width", *widths)
+    table = new_table("AP at width", *widths)
     table.columns[0].justify = "left"
     for name in next(iter(results.values()), {}):
         text = Text(name)  # a class called "[b]" is no markup
-        table.add_row(text, *(_accuracy(results[width][name]["AP"]) for width in widths))
+        table.add_row(text, *(accuracy(results[width][name]["AP"]) for width in widths))
     return table
 
 
-def _table(*columns: str, padding: int = 1) -> "Table":
+def new_table(*columns: str, padding: int = 1) -> "Table":
     from rich import box
     from rich.table import Table
 
@@ -290,11 +257,11 @@ def _table(*columns: str, padding: int = 1) -> "Table":
     return table
 
 
-def _accuracy(value: float) -> str:
+def accuracy(value: float) -> str:
     return f"{value:.3f}" if value > -1 else "-"
 
 
-def _group(*parts: Any) -> "Group":
+def group(*parts: Any) -> "Group":
     from rich.console import Group
 
     return Group(*parts)

@@ -64,7 +64,7 @@ class Controller:
 
     Attributes:
         latency: what is expected of the rungs.
-        switches: how often the rung has changed.
+        switches: how often the rung has changed; the first one is no change.
 
     Raises:
         ConfigError: no rung, or a cost that is not above 0.
@@ -74,7 +74,7 @@ class Controller:
         self.settings = settings or ControlSettings()
         self.latency = LatencyModel(costs_ms)
         self.switches = 0
-        self._rung = len(costs_ms) - 1
+        self._rung: int | None = None
         self._hold = self.settings.hold_s
         self._headroom: tuple[float, int] | None = None  # since when, and what has fitted all the time since
         self._widened = False  # the last move was to a wider rung
@@ -90,7 +90,9 @@ class Controller:
         expected = self.latency.expected_ms(self.settings.quantile)
         best = _dearest(expected, left_ms)
         roomy = _dearest(expected, left_ms * (1 - self.settings.headroom))
-        if best < self._rung:
+        if self._rung is None:
+            self._rung = best
+        elif best < self._rung:
             self._narrow(best)
         elif roomy > self._rung:
             self._widen(now_s, roomy)

@@ -12,7 +12,7 @@ Letters: R rungs.
 import math
 from collections import deque
 from collections.abc import Sequence
-from statistics import median
+from statistics import NormalDist, median
 
 import numpy as np
 
@@ -23,6 +23,7 @@ BIAS = 0.1  # how wrong measured costs usually are, log units
 NOISE = 0.1  # of a call, log units
 JUMP, JUMPED = math.log(1.2), 3  # surprises above it in so many calls on end: the load has jumped
 RESIDUALS = 100  # calls that the spread is told from
+EXPECTED = [NormalDist(0, 0.6 * NOISE).inv_cdf((place + 0.5) / 20) for place in range(20)]  # before any was seen
 
 
 class LatencyModel:
@@ -43,7 +44,7 @@ class LatencyModel:
         self._state = np.zeros(1 + rungs)  # load, biases
         self._covariance = np.diag([NOISE**2, *[BIAS**2] * rungs])
         self._surprises: deque[float] = deque(maxlen=JUMPED)
-        self._residuals: deque[float] = deque(maxlen=RESIDUALS)
+        self._residuals: deque[float] = deque(EXPECTED, RESIDUALS)
 
     @property
     def load(self) -> float:
@@ -52,9 +53,7 @@ class LatencyModel:
 
     def expected_ms(self, quantile: float) -> list[float]:
         """[R], what that part of a rung's calls stays below."""
-        spread = NOISE
-        if self._residuals:
-            spread = sorted(self._residuals)[math.ceil(quantile * len(self._residuals)) - 1]
+        spread = sorted(self._residuals)[math.ceil(quantile * len(self._residuals)) - 1]
         return np.exp(self._costs + self._state[0] + self._state[1:] + spread).tolist()
 
     def observe(self, rung: int, took_ms: float) -> None:
@@ -68,7 +67,7 @@ class LatencyModel:
             self._covariance[0, :] = self._covariance[:, 0] = 0  # whatever was known of the load
             self._covariance[0, 0] = 1
             surprise = median(self._surprises)
-            for _ in range(min(JUMPED - 1, len(self._residuals))):
+            for _ in range(JUMPED - 1):
                 self._residuals.pop()  # of the jump, not of the calls' spread
             self._surprises.clear()
         else:

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 
 from slimdet.messages import check_choice
 
-LEVELS = ("none", "default", "strong")
+LEVELS = ("none", "flip", "default", "strong", "mosaic")
 # What shows around an image that became smaller: ImageNet's mean colour, which detectors normalise to zero.
 _FILL = {tv_tensors.Image: (124, 116, 104), tv_tensors.Mask: 0, "others": 0}
 
@@ -19,10 +19,13 @@ def augmentation(level: str) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Build the random transforms of a level; image, boxes, labels and masks go through them together.
 
     * none: the image as it is.
-    * default: a horizontal flip, half of the time.
+    * flip: a horizontal flip, half of the time: the paper's.
+    * default: flip, colour and scale, each mildly: brightness, contrast and saturation within a fifth, the image at
+      0.8 to 1.25 times its size in its own frame.
     * strong: flip, colour (brightness, contrast, saturation, hue), scale jitter and an IoU crop, the one of SSD
       (https://arxiv.org/abs/1512.02325, section 3.6). Detectors resize what they are given to a fixed side, so the
       jitter scales inside the image's own frame: resizing the whole image would be undone.
+    * mosaic: as default; the loader puts four images into one, half of the time (`slimdet.data.mosaic`).
 
     Objects that leave the image, or whose mask does, are removed with their labels and masks.
 
@@ -32,13 +35,23 @@ def augmentation(level: str) -> Callable[[Any, Any], tuple[Any, Any]]:
     check_choice("augmentation", level, LEVELS)
     if level == "none":
         return v2.Identity()
-    if level == "default":
+    if level == "flip":
         return v2.RandomHorizontalFlip()
+    if level in ("default", "mosaic"):
+        return v2.Compose(
+            [
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+                v2.RandomApply([_scale_jitter(0.8, 1.25)]),
+                v2.SanitizeBoundingBoxes(),
+                DropEmptyMasks(),
+            ]
+        )
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(),
             v2.RandomPhotometricDistort(),
-            v2.RandomApply([_scale_jitter()]),
+            v2.RandomApply([_scale_jitter(0.5, 1.5)]),
             v2.RandomIoUCrop(),
             v2.SanitizeBoundingBoxes(),
             DropEmptyMasks(),
@@ -46,9 +59,13 @@ def augmentation(level: str) -> Callable[[Any, Any], tuple[Any, Any]]:
     )
 
 
-def _scale_jitter() -> v2.Transform:
+def _scale_jitter(smallest: float, largest: float) -> v2.Transform:
     return v2.RandomAffine(
-        degrees=(0.0, 0.0), translate=(0.1, 0.1), scale=(0.5, 1.5), interpolation=InterpolationMode.BILINEAR, fill=_FILL
+        degrees=(0.0, 0.0),
+        translate=(0.1, 0.1),
+        scale=(smallest, largest),
+        interpolation=InterpolationMode.BILINEAR,
+        fill=_FILL,
     )
 
 

@@ -1,6 +1,7 @@
 """What each width of a bundle costs on an engine: the verb `profile`, without torch where the engine is another."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from slimdet.errors import ConfigError
 from slimdet.messages import with_fields
 from slimdet.report.settings import ProfileSettings
 from slimdet.runtime.detector import Runtime
-from slimdet.runtime.engine import check_precision, choose
+from slimdet.runtime.engine import EngineSettings, Memory, check_precision, choose
+from slimdet.runtime.footprint import footprint, together
 from slimdet.runtime.latency import runtime_latencies, summary
 
 MB = 2**20
@@ -26,11 +28,12 @@ class Costs:
 
             - "latency_ms", "latency_spread_ms": as `slimdet.runtime.latency.summary` has them, on a picture of noise;
             - "disk_mb": the files that the width reads, in MiB;
-            - "memory_mb": what the width adds to a process's resident memory, in MiB (with torch as
+            - "memory_mb": what the width, alone, adds to a process's resident memory, in MiB (with torch as
               `slimdet.report.profiling.profile` has it);
             - "parameters", "macs": as recorded in the bundle; with torch, as counted.
         precisions: of the layers, by width.
-        all: "disk_mb" and "memory_mb" of all widths in one process; empty with torch.
+        all: of all widths in one process, by mode of memory, {"fast": {"disk_mb", "memory_mb", "latency_ms": {"0.25":
+            ...}}, "low": ...}, the latency as measured there; empty with torch.
     """
 
     engine: str
@@ -40,39 +43,46 @@ class Costs:
     repeats: int
     widths: dict[str, dict[str, float]]
     precisions: dict[str, str]
-    all: dict[str, float] = field(default_factory=dict)
+    all: dict[Memory, dict[str, Any]] = field(default_factory=dict)
 
 
-def costs(model: str | Path, settings: ProfileSettings | None = None, **fields: Any) -> Costs:
+def costs(model: str | Path, settings: ProfileSettings | None = None, **changes: Any) -> Costs:
     """Measure every width of a bundle.
 
     Args:
         model: a bundle's folder, or "bundled".
         settings: how; the default is `ProfileSettings()`.
-        fields: fields of `ProfileSettings`, in place of those that `settings` has.
+        changes: fields of `ProfileSettings`, in place of those that `settings` has.
 
     Raises:
         BundleError, ConfigError: as for `Runtime`; or a number of proposals with torch.
     """
-    settings = with_fields(settings or ProfileSettings(), fields)
+    settings = with_fields(settings or ProfileSettings(), changes)
     name = choose(settings.engine, manifest.read(model))
     if name == "torch":
         return _with_torch(model, settings)
     if settings.repeats < 1:
         raise ConfigError(f"repeats {settings.repeats} must be 1 or more")
-    options = {key: getattr(settings, key) for key in ("device", "threads", "imgsz", "proposals", "precision")}
-    runtime = Runtime(model, engine=name, **options).prepare()
-    sizes = {
-        key: {what.replace("_bytes", "_mb"): value / MB for what, value in size.items()}
-        for key, size in runtime.footprint().items()
-    }
+    options = EngineSettings(**{one.name: getattr(settings, one.name) for one in fields(EngineSettings)})
+    options = replace(options, engine=name)
+    runtime = Runtime(model, **vars(options)).prepare()
+    sizes = footprint(runtime.engine, runtime.manifest, options)
     widths: dict[str, dict[str, float]] = {}
     for width, runs in runtime_latencies(runtime, settings.repeats).items():
         recorded = runtime.manifest.metrics.get(str(width), {}).get("cost", {})
-        widths[str(width)] = recorded | summary(runs) | sizes[str(width)]
+        widths[str(width)] = recorded | summary(runs) | _in_mb(sizes[str(width)])
     side, device = runtime.session(1.0).sides[0], runtime.engine.device
     precisions = {str(width): runtime.session(width).precision for width in runtime.widths}
-    return Costs(name, device, settings.threads, side, settings.repeats, widths, precisions, sizes["all"])
+    whole: dict[Memory, dict[str, Any]] = {
+        mode: _in_mb(one) for mode, one in together(runtime.manifest, options).items()
+    }
+    return Costs(name, device, settings.threads, side, settings.repeats, widths, precisions, whole)
+
+
+def _in_mb(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key.replace("_bytes", "_mb"): value / MB if key.endswith("_bytes") else value for key, value in sizes.items()
+    }
 
 
 def _with_torch(model: str | Path, settings: ProfileSettings) -> Costs:

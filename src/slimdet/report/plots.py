@@ -157,23 +157,27 @@ def plot_ladder(
     others: Mapping[str, Sequence[tuple[float, float]]],
     path: str | Path,
     title: str = "",
+    dots: Sequence[tuple[float, float]] = (),
 ) -> None:
     """Draw the ladder, accuracy against latency, with other choices of points beside it, and a list of its points.
 
     Args:
         ladder: name of each point -> (latency in ms, AP 0..1), cheapest first; they are numbered from 0.
         others: name of a choice, as "width alone" -> its points (latency in ms, AP).
+        dots: further points (latency in ms, AP), not joined.
     """
     figure = _figure(11.4, 5.6)
     axes, side = figure.subplots(1, 2, width_ratios=[7, 4.4])
     for colour, marker, (name, points) in zip(COLOURS[1:], "s^D", others.items(), strict=False):
         line = {"color": colour, "linewidth": 1.2, "linestyle": "--", "marker": marker, "markersize": 6}
         axes.plot(*zip(*sorted(points), strict=True), label=name, **line)
+    if dots:
+        axes.scatter(*zip(*dots, strict=True), color=FAINT, s=25, label="others")
     steps = list(ladder.values())
-    axes.plot(*zip(*steps, strict=True), color=BLUE, linewidth=2, marker="o", markersize=6, label="the ladder")
-    both = [*steps, *(point for points in others.values() for point in points)]
+    axes.plot(*zip(*steps, strict=True), color=BLUE, linewidth=2, marker="o", markersize=6, label="the front")
+    both = [*steps, *dots, *(point for points in others.values() for point in points)]
     right, top = 1.08 * max(ms for ms, _ in both), 1.12 * max([0.01, *(ap for _, ap in both)])
-    axes.set(xlim=(0, right), ylim=(0, top), xlabel="latency (ms per image, median)", ylabel="box AP (0..1)")
+    axes.set(xlim=(0, right), ylim=(0, top), xlabel="time (ms per image)", ylabel="box AP (0..1)")
     axes.legend(loc="lower right", frameon=False)
     _grid(axes)
     rows = max(len(ladder), 16)

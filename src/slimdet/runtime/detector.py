@@ -8,23 +8,25 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slimdet.bundle import manifest
 from slimdet.bundle.ladder import Point, Precision
 from slimdet.errors import BundleError, ConfigError, WidthError
 from slimdet.images.resizing import Sides, Size
 from slimdet.images.sides import scaled_sides
-from slimdet.runtime import budget, preprocessing
-from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Session, choose, make
-from slimdet.runtime.footprint import footprint
+from slimdet.runtime import preprocessing
+from slimdet.runtime.budget import Budget, held
+from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Memory, Session, choose, make
 from slimdet.runtime.pipeline import in_order
 from slimdet.runtime.preprocessing import Color, DecodedImage, Source
 from slimdet.runtime.result import Classes, Result, check_conf, labels_of
@@ -40,6 +42,7 @@ class _EngineOptions(TypedDict, total=False):
     imgsz: int | None
     proposals: int | None
     precision: Precision | None
+    memory: Memory
 
 
 class _Detection(TypedDict, total=False):
@@ -64,6 +67,7 @@ class _Call:
     sides: Sides
     conf: float
     labels: Sequence[int] | None  # None: all
+    held: bool = False  # the point is only the last one: the budget chooses
 
 
 class Runtime:
@@ -75,13 +79,14 @@ class Runtime:
         model: a bundle's folder, or "bundled".
         width: the width that runs where a call names none.
         engine: "onnxruntime", "openvino", "torch", or "auto": onnxruntime where the bundle was exported, else torch.
-        budget_ms: milliseconds for an image, decoded. Where a call names no point, the most accurate one of the ladder
-            runs whose median here is at most that; where none is so quick, the quickest, with a warning. Points that
-            `slimdet tune` did not time on this machine are timed at the start.
+        budget_ms: milliseconds for an image, from its file to its boxes, in which 95 of 100 calls end. Where a call
+            names nothing, the point is chosen that finds most of those that are expected to be in time, call by call:
+            of the ladder, or of the widths where the bundle has no ladder. Under load from outside it narrows. What
+            `slimdet tune` did not time on this machine is timed at the start.
         conf: least score of a detection where a call names none, 0..1. Exported engines have the threshold that the
             detector was exported with (torchvision's 0.05 unless it was changed), and less is refused; torch goes to 0.
-        options: `device`, `threads`, `imgsz`, `proposals` and `precision`, as `slimdet.runtime.engine.EngineSettings`
-            has them.
+        options: `device`, `threads`, `imgsz`, `proposals`, `precision` and `memory`, as
+            `slimdet.runtime.engine.EngineSettings` has them.
 
     Attributes:
         widths: all widths, ascending; the last is 1.0.
@@ -89,12 +94,13 @@ class Runtime:
         category_ids: ids of the labels in the data set's annotations.
         ladder: the bundle's rungs (`slimdet.bundle.ladder.Rung`), cheapest first; empty where none were measured.
         threads: of one run, as given.
-        point: what runs where a call names nothing; None is `width` with all else the model's.
+        budget: what holds `budget_ms` (`slimdet.runtime.budget.Budget`); None without one.
 
     Raises:
         BundleError: the folder is no bundle, or has no engine files for this engine.
-        ConfigError: the engine or device is not to be had here, `conf` cannot be, there is a budget but no ladder, or
-            the kind of detector has more than boxes and masks (keypoints), which would be lost.
+        ConfigError: the engine or device is not to be had here, `conf` or `budget_ms` cannot be, this engine runs no
+            point of the ladder that a budget is held with, or the kind of detector has more than boxes and masks
+            (keypoints), which would be lost.
         WidthError: the bundle does not have the width.
     """
 
@@ -118,9 +124,17 @@ class Runtime:
         self._sessions: dict[tuple[float, Precision | None], Session] = {}
         self._loading: dict[float, threading.Lock] = {}
         self.threads = self._options.threads
-        self.point: Point | None = None
+        self.budget: Budget | None = None
         if budget_ms is not None:
-            self.point = budget.point_within(self, budget_ms)
+            self.budget = held(self, budget_ms)
+
+    @property
+    def point(self) -> Point | None:
+        """What runs where a call names nothing; None is `width` with all else the model's.
+
+        With a budget, what the last call was chosen to run at.
+        """
+        return None if self.budget is None else self.budget.point
 
     def prepare(self, widths: Iterable[float] | None = None) -> "Runtime":
         """Make widths (by default all) ready, so that no later call waits for loading; returns itself.
@@ -248,13 +262,6 @@ class Runtime:
         except (BundleError, ConfigError, WidthError):
             return False
 
-    def footprint(self) -> dict[str, dict[str, int]]:
-        """Bytes on disk and in memory of every width, and of all widths in one process.
-
-        See `slimdet.runtime.footprint`: it starts a process for each.
-        """
-        return footprint(self.engine, self.manifest, self._options)
-
     def _check(
         self,
         width: float | None,
@@ -265,8 +272,8 @@ class Runtime:
         proposals: int | None = None,
         point: Point | int | None = None,
     ) -> _Call:
-        if (width, imgsz, proposals, point) == (None,) * 4:
-            point = self.point
+        free = self.budget is not None and (width, imgsz, proposals, point) == (None,) * 4
+        point = self.point if free else point
         if point is None:
             wanted = Point(self.width if width is None else self.manifest.check_width(width), imgsz, proposals)
         elif (width, imgsz, proposals) == (None, None, None):
@@ -279,7 +286,7 @@ class Runtime:
         session = self._load(wanted.width, wanted.precision)
         sides = Sides(*scaled_sides(session.sides, wanted.imgsz), session.takes_resized)
         ran = Point(wanted.width, sides.shorter, wanted.proposals or session.proposals, session.precision)
-        return _Call(ran, session, sides, conf, labels)
+        return _Call(ran, session, sides, conf, labels, free)
 
     def _rung(self, number: int) -> Point:
         if not -len(self.ladder) <= number < len(self.ladder):
@@ -322,7 +329,7 @@ class Runtime:
         self, sources: Iterable[Source], call: _Call, color: Color, batch: tuple[int, int]
     ) -> Iterator[Result]:
         """Results of so many images at a time, while so many more are read."""
-        read = partial(preprocessing.read, sides=call.sides, color=color)
+        read = partial(self._read, call=call, color=color)
         with closing(in_order(read, sources, batch[1])) as coming:
             while images := [one.result() for one in islice(coming, batch[0])]:
                 results = self._detect(images, call)[::-1]
@@ -330,8 +337,34 @@ class Runtime:
                 while results:
                     yield results.pop()
 
+    def _read(self, source: Source, call: _Call, color: Color) -> DecodedImage:
+        sides = self._at(call, self.budget.point).sides if call.held and self.budget else call.sides
+        return preprocessing.read(source, sides, color)
+
+    def _at(self, call: _Call, point: Point) -> _Call:
+        """The call at another point."""
+        if call.point == point:
+            return call
+        return replace(self._check(None, conf=call.conf, point=point), labels=call.labels)
+
     def _detect(self, images: Sequence[DecodedImage], call: _Call) -> list[Result]:
-        resized = [image.at(call.sides) for image in images]
+        if not call.held or self.budget is None or not images:
+            return self._run([image.at(call.sides) for image in images], images, call)
+        budget, before, begin = self.budget, self.point, time.perf_counter()
+        read_ms = fmean(image.read_ms for image in images)
+        choice = budget.choose(read_ms)
+        call = self._at(call, budget.points[choice.rung])
+        resized = [image.at(call.sides) for image in images]  # made as they were read, but for a switch
+        if call.point != before:
+            budget.switch_ms.append(1000 * (time.perf_counter() - begin))
+            begin = time.perf_counter()  # a cost of the switch is none of the point
+        results = self._run(resized, images, call)
+        budget.observe(choice.rung, 1000 * (time.perf_counter() - begin) / len(images))
+        for result in results:
+            result.speed["expected_ms"] = read_ms + choice.expected_ms
+        return results
+
+    def _run(self, resized: Sequence[NDArray[np.uint8]], images: Sequence[DecodedImage], call: _Call) -> list[Result]:
         by_size: dict[tuple[int, ...], list[int]] = {}
         for place, pixels in enumerate(resized):
             by_size.setdefault(pixels.shape, []).append(place)

@@ -4,7 +4,7 @@ Legend: B images, N detections in all of them together, M cells along a side of 
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # nothing heavy is imported here: the command line reads the 
     from numpy.typing import NDArray
 
 EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
+Memory = Literal["fast", "low"]
 ENGINES = get_args(EngineName)[1:]  # each a class in a module of its own, which imports the library
 CONF = 0.25  # least score of a detection, where nobody says another
 
@@ -36,9 +37,11 @@ class EngineSettings:
         imgsz: shorter side that images are resized to, in pixels, where a call names none; None is the model's.
         proposals: boxes that the second stage looks at, where a call names no number; None is the model's.
         precision: of the layers, where a call names none; None is the best that was measured for each width.
+        memory: "low" keeps no copy of the weights for each width: layers take theirs from the bundle's one file, mapped
+            into memory, run by run, which is slower. For onnxruntime and files that were exported with `linked`.
 
     Raises:
-        ConfigError: no such engine or precision, or a number that is too small.
+        ConfigError: no such engine, precision or mode of memory, or a number that is too small.
     """
 
     engine: EngineName = "auto"
@@ -47,6 +50,7 @@ class EngineSettings:
     imgsz: int | None = None
     proposals: int | None = None
     precision: Precision | None = None
+    memory: Memory = field(default="fast", kw_only=True)
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -166,8 +170,11 @@ def make(name: str, bundle: Manifest, options: EngineSettings) -> Engine:
     """The engine `name`, one of `ENGINES`, for a bundle.
 
     Raises:
-        ConfigError: it is not installed, has no such device, or would lose what this kind of detector finds.
+        ConfigError: it is not installed, has no such device or mode of memory, or would lose what this kind of detector
+            finds.
     """
+    if options.memory == "low" and name != "onnxruntime":
+        raise ConfigError(f"{name} has no memory 'low': leave it out, or take engine onnxruntime")
     kinds.require(bundle.architecture, "run", bundle.name)
     module = import_module(f"slimdet.runtime.{name}_engine")
     return getattr(module, f"{name.capitalize()}Engine")(bundle, options)

@@ -19,6 +19,7 @@ from slimdet.messages import first_line
 from slimdet.runtime.engine import EngineSettings, Found
 
 OPTIONS = "imgsz", "proposals"  # inputs, int64 scalars, that have the detector's own numbers where they are left out
+STORED = "stored."  # begins the name of a tensor that an ONNX file takes from the bundle's weights file; its name there
 
 
 class FileInputs:

@@ -39,7 +39,9 @@ class Result:
         scores: float32 [N], 0..1, falling.
         names: N names of classes.
         point: what ran: width, image size, number of proposals (None where the detector has none), precision.
-        speed: milliseconds: "read_ms" to decode the image, "inference_ms" to detect (a batch's, shared equally).
+        speed: milliseconds: "read_ms" to decode the image, "inference_ms" to detect (a batch's, shared equally), and
+            where a budget is held "expected_ms", by when 95 of 100 such calls end: above the budget where not even the
+            cheapest point fits.
         source: the image as it was read.
         classes: the K names.
         category_ids: the K ids of the data set's annotations.

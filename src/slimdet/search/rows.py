@@ -1,4 +1,4 @@
-"""What a search has measured so far, on disk: one that is killed goes on where it was."""
+"""What a search or a benchmark has measured so far, on disk: one that is killed goes on where it was."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,24 +8,24 @@ from typing import Any
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_write
 
-IDENTITY = "search.json"
+IDENTITY = "identity"
 
 
 class Rows:
     """Measurements by name, each a JSON file in a folder.
 
     Args:
-        folder: new and empty, or that of a search which was stopped.
-        identity: by what the search is known; everything that its measurements depend on.
+        folder: new and empty, or that of a run which was stopped.
+        identity: by what the run is known; everything that its measurements depend on.
 
     Raises:
-        ConfigError: the folder is of another search; it names what differs.
+        ConfigError: the folder is of another run; it names what differs.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self._folder = folder
         mine = json.loads(json.dumps(identity))
-        was = self.kept(IDENTITY.removesuffix(".json"), lambda: mine)
+        was = self.kept(IDENTITY, lambda: mine)
         if differing := [name for name in mine if was.get(name) != mine[name]]:
             name = differing[0]
             raise ConfigError(

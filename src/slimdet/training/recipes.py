@@ -21,7 +21,7 @@ from slimdet.training.start import is_bundle
 # What a recipe decides where it was not asked for, in the order in which it is told.
 DECIDES = (
     *("backbone", "neck", "imgsz", "head_norm", "sort", "width_sampling", "distill", "distill_parts"),
-    *("gradient_reduction", "widest_only", "batch", "lr", "warmup", "schedule", "ema", "epochs"),
+    *("gradient_reduction", "widest_only", "batch", "lr", "warmup", "schedule", "ema", "epochs", "augment"),
 )
 BUILT = ("backbone", "neck", "imgsz", "head_norm", "sort")  # what a detector that is there already has
 PARTS: dict[bool, dict[str, Any]] = {  # of the detector, by whether the device is a GPU of NVIDIA's
@@ -54,7 +54,14 @@ class Recipe:
     epochs: Mapping[bool, int]
 
 
-_TAUGHT = {"head_norm": "batch", "sort": True, "distill": 2.0, "gradient_reduction": "root", "schedule": "cosine"}
+_TAUGHT = {
+    "head_norm": "batch",
+    "sort": True,
+    "distill": 2.0,
+    "gradient_reduction": "root",
+    "schedule": "cosine",
+    "augment": "default",
+}
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(_TAUGHT, lr=0.02, images={False: 7200, True: 28800}, epochs={False: 6, True: 12}),
     "fast": Recipe(

@@ -46,6 +46,7 @@ FREE = (
     "device",
     "workers",
     "threads",
+    "compile",
     "checkpoint_activations",
     "save_every",
     "evaluate",

@@ -28,7 +28,7 @@ ScopeName = Literal["detector", "backbone"]
 WidthSampling = Literal["all", "sandwich", "range"]
 GradientReduction = Literal["sum", "root", "mean"]
 Schedule = Literal["step", "cosine"]
-Augment = Literal["none", "default", "strong"]
+Augment = Literal["none", "flip", "default", "strong", "mosaic"]
 RecipeName = Literal["default", "paper", "fast"]
 
 
@@ -72,9 +72,10 @@ class TrainSettings:
     weight_decay: float = 1e-4
     clip: float = 35.0
     ema: float = 0.0
-    augment: Augment = "default"
+    augment: Augment = "flip"  # see `slimdet.data.transforms.augmentation`
     imgsz: int | tuple[int, int] | None = None  # shorter side; a range: see `sampled_sizes`; None: the neck's
     bf16: bool = False
+    compile: bool = False  # the backbone of every width, by torch.compile
     checkpoint_activations: bool = False  # less memory, longer: see `recomputed_backbone`
     device: str = "auto"
     seed: int = 0
@@ -105,6 +106,8 @@ class TrainSettings:
             raise ConfigError(f"--accumulate {self.accumulate} makes more parts than --batch {self.batch} has images")
         if not 0 <= self.widest_only < 1:
             raise ConfigError(f"--widest-only {self.widest_only} is not at least 0 and below 1")
+        if self.compile and self.checkpoint_activations:
+            raise ConfigError("--compile does not go with --checkpoint-activations; leave one of them out")
         if isinstance(self.imgsz, list | tuple):
             self._set(imgsz=_size_range(self.imgsz))
             if self.distill and "rpn" in self.distill_parts:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.loader import check_shared, loader, to_device
+from slimdet.data.mosaic import Mosaic
 from slimdet.devices import choose_device
 from slimdet.errors import DataError, WidthError
 from slimdet.models.image_size import resize_shorter_side
@@ -31,12 +32,15 @@ from slimdet.widths import widths_between
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]], list[Any]]  # images, targets, the images' ids
 
+COMPILER = "inductor"  # of torch.compile
+
 
 class Trainer:
     """A model, its optimizer and its place in the schedule; what a checkpoint holds.
 
     Attributes:
         step: steps done; the order of images and all that is drawn are functions of the seed and of it.
+        seen: the data set as the training sees it: `dataset`, or mosaics of it.
         saved: the step of the last checkpoint.
         stop: why the training ends after this step; a callback may set it.
         fingerprint: of the data, as checkpoints hold it.
@@ -59,6 +63,7 @@ class Trainer:
         place: Place | None = None,
     ) -> None:
         self.model, self.dataset, self.settings, self.teacher = model, dataset, settings, teacher
+        self.seen = Mosaic(dataset) if settings.augment == "mosaic" else dataset
         self.place = place or Place()
         check_shared(settings.batch, self.place.world)
         self.device = choose_device(settings.device)
@@ -71,6 +76,8 @@ class Trainer:
             trainable, lr=settings.peak_lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
         self.average = copy.deepcopy(model) if settings.ema else None
+        if settings.compile:
+            _compile(model, settings.widths)
         self.between = _fitting(model) if settings.width_sampling == "range" else []
         self.callbacks: Sequence[Callback] = ()
         self.step = 0
@@ -196,7 +203,7 @@ class Trainer:
         while self.step < self.total:
             epoch, done = divmod(self.step, self.steps_per_epoch)
             data = loader(
-                self.dataset,
+                self.seen,
                 batch=self.settings.batch,
                 shuffle=True,
                 seed=self.settings.seed,
@@ -249,3 +256,11 @@ def _fitting(model: Slimmable) -> list[float]:
             model.twin(width)
             fitting.append(width)
     return fitting
+
+
+def _compile(model: Slimmable, widths: Sequence[float]) -> None:
+    """Compile the parts of each width's backbone: it, as a whole, gets another `forward` in a step of bfloat16."""
+    for width in widths:
+        backbone: Any = model.twin(width).backbone
+        for part in backbone.children():
+            part.compile(backend=COMPILER, dynamic=True)

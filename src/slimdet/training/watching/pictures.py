@@ -22,7 +22,7 @@ class DataPictures(Callback):
         files = [state.folder / f"batch-{number}.jpg" for number in range(1, BATCHES + 1)]
         if state.step or any(file.exists() for file in files):
             return
-        batches = loader(state.dataset, state.settings.batch, shuffle=True, seed=state.settings.seed)
+        batches = loader(state.seen, state.settings.batch, shuffle=True, seed=state.settings.seed)
         for file, (images, targets) in zip(files, itertools.islice(batches, BATCHES), strict=False):
             with atomic_write(file) as temporary:
                 batch_mosaic(images, targets, state.dataset.classes).save(temporary, quality=90)
