@@ -32,9 +32,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_annotations_are_no_data_set(folder: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"val\.json: is COCO's JSON, not a DATA\.yaml; give the folder that it lies in"
-    ):
+    with pytest.raises(ConfigError, match=r"DATA\.yaml .* 'val: \{images: FOLDER, annotations: val\.json\}'"):
         read_data_config(folder / "annotations" / "val.json")
 
 

@@ -112,7 +112,9 @@ def test_other_processes_read_the_same(bundle: Path, data: Path) -> None:
 def test_what_does_not_fit_is_told_before(bundle: Path, tmp_path: Path) -> None:
     folder = make_scenes(tmp_path / "one", images=2, classes=1).parent
     runtime = slimdet.Runtime(bundle, engine="torch")
-    with pytest.raises(DataError, match="only the model has green"):
+    annotations = folder / "annotations.json"
+    annotations.write_text(annotations.read_text().replace('"red"', '"blue"'))
+    with pytest.raises(DataError, match="only the model has red, green; only the data set has blue"):
         check_points(runtime, CocoDataset(folder / "annotations.json", folder / "images"), [Point()])
     folder = make_scenes(tmp_path / "two").parent
     dataset = CocoDataset(folder / "annotations.json", folder / "images")

@@ -147,7 +147,9 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("launcher", NAMES)
+@pytest.mark.parametrize(
+    "launcher", ["pytorch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("slurm", "mpi"))]
+)
 def test_training_started_by_what_sets_the_environment_alone(config: Path, tmp_path: Path, launcher: str) -> None:
     config.write_text(config.read_text().replace("total_epochs = 4", "total_epochs = 2"))
     port, running = str(free_port()), []

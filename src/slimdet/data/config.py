@@ -78,11 +78,9 @@ def open_data(path: str | Path) -> OpenedData:
     if path.is_dir() and (own is None or is_yolo_yaml(own)):
         return _recognised(path)
     path = own if path.is_dir() and own else path
-    if path.suffix.lower() == ".json":
-        raise ConfigError(
-            f"{path}: is COCO's JSON, not a DATA.yaml; give the folder that it lies in, or 'check' and 'val' --images, "
-            "the folder that its file names start from"
-        )
+    if path.suffix.lower() == ".json" and path.is_file():  # large ones take YAML's reader minutes
+        text = f"'val: {{images: FOLDER, annotations: {path.name}}}'"
+        raise ConfigError(f"{path}: annotations alone; give their folder, or write a DATA.yaml beside them with {text}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

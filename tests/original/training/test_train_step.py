@@ -39,7 +39,7 @@ def assert_losses(found: dict[str, Any], wanted: dict[str, Any], limit: float = 
                 assert found[width][name] == pytest.approx(value, rel=limit, abs=1e-9), (width, name)
 
 
-@pytest.mark.parametrize("kind", ["faster", "mask", "rpn"])
+@pytest.mark.parametrize("kind", [pytest.param("faster", marks=pytest.mark.slow), "mask", "rpn"])
 def test_losses_and_gradients_are_the_originals(
     original: Reference,
     synthetic: Any,
@@ -61,6 +61,7 @@ def test_losses_and_gradients_are_the_originals(
             assert found[name][key] == (value if value is None else pytest.approx(value, rel=2e-3)), (name, key)
 
 
+@pytest.mark.slow
 def test_samplers_draw_as_the_original_does(
     original: Reference, synthetic: Any, reference_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,9 @@ def test_mistakes(small: Small, config: Path, tmp_path: Path) -> None:
         train(str(config), work_dir=str(tmp_path / "c"))
 
 
-@pytest.mark.parametrize("kind", ["faster", "rpn", "fast", "fast_mask"])
+@pytest.mark.parametrize(
+    "kind", ["rpn", "fast_mask", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("faster", "fast"))]
+)
 def test_every_kind_learns_and_is_tested_afterwards(small: Small, tmp_path: Path, kind: str) -> None:
     text = small(kind)[0].read_text().replace("pretrained='modelzoo://resnet50'", "pretrained=None")
     settings = read_config(small(kind)[0])
