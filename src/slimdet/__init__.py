@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slimdet.runtime.detector import Runtime
     from slimdet.runtime.result import Result
     from slimdet.search.tuning import tune
+    from slimdet.streaming.watching import video
     from slimdet.training.calibration import calibrate
     from slimdet.training.runs import train
 

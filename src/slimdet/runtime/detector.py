@@ -124,6 +124,7 @@ class Runtime:
         self.options = settled(EngineSettings(engine, **options), self.manifest)
         self.engine: Engine = make(self.options.engine, self.manifest, self.options)
         self.conf = self._check_conf(conf)
+        self._free = engine == "auto"  # to run other widths with a second one
         self._second: Engine | None = None  # for widths that the first has no files of
         self._sessions: dict[tuple[float, Precision | None], Session] = {}
         self._loading: dict[float, threading.Lock] = {}
@@ -319,14 +320,14 @@ class Runtime:
     def _engine_of(self, width: float) -> Engine:
         """What runs a width: of a bundle exported in part, torch runs the rest where nobody chose an engine."""
         exported = self.engine.name != "onnxruntime" or width in self.manifest.engines("onnx")
-        if exported or self._options.engine != "auto" or not find_spec("torch"):
+        if exported or not self._free or not find_spec("torch"):
             return self.engine
         if self._second is None:
             logger.warning(
                 "%s was not exported at width %s, which torch runs, slower: export it with 'slimdet export --model %s'",
                 *(self.manifest.name, width, self.manifest.name),
             )
-            self._second = make("torch", self.manifest, self._options)
+            self._second = make("torch", self.manifest, replace(self.options, engine="torch"))
         return self._second
 
     def _results(
