@@ -1,0 +1,65 @@
+"""What the defaults reach with 300 images in half an hour of two cores.
+
+    python benchmarks/training/half_hour.py --shared ../shared [--recipe default] [--out FILE]
+
+300 training photographs of animalpose, drawn evenly, and 200 of val; nothing is said but data and the backbone's
+weights. The record has the wall and CPU time and AP50 of every width.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+
+import slimdet
+
+IMAGES = {"train": 300, "val": 200}
+WORK = Path("runs/half-hour")
+
+
+def data_file(shared: Path) -> Path:
+    """DATA.yaml of evenly drawn images."""
+    source = (shared / "data" / "animalpose").resolve()
+    WORK.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for part, count in IMAGES.items():
+        coco = json.loads((source / "annotations" / f"instances_{part}.json").read_text())
+        images = sorted(coco["images"], key=lambda image: image["file_name"])
+        kept = [images[number * len(images) // count] for number in range(count)]
+        ids = {image["id"] for image in kept}
+        coco |= {"images": kept, "annotations": [one for one in coco["annotations"] if one["image_id"] in ids]}
+        (WORK / f"{part}.json").write_text(json.dumps(coco))
+        lines.append(f"{part}: {{images: {source / 'images'}, annotations: {part}.json}}\n")
+    file = WORK / "data.yaml"
+    file.write_text("".join(lines))
+    return file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("half_hour.json"))
+    given = parser.parse_args()
+    data = data_file(given.shared)
+    run = WORK / given.recipe
+    shutil.rmtree(run, ignore_errors=True)
+    began = time.monotonic(), time.process_time()
+    weights = given.shared / "data" / "weights" / "mobilenetv2_imagenet_features.pt"
+    found = slimdet.train(data=str(data), weights=str(weights), recipe=given.recipe, out=run)
+    spent = {"wall_s": round(time.monotonic() - began[0]), "cpu_s": round(time.process_time() - began[1])}
+    widths = {
+        width: {key: round(one["bbox"][key], 4) for key in ("AP", "AP50")} for width, one in found.metrics.items()
+    }
+    record = {"date": str(date.today()), "threads": torch.get_num_threads(), "steps": found.steps, **spent}
+    record |= {"images": IMAGES, "recipe": given.recipe, "widths": widths}
+    given.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
