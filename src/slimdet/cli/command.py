@@ -58,6 +58,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "av": "video",
     "trackers": "video",
+    "ray": "ray",
 }
 
 
