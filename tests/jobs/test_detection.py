@@ -1,5 +1,6 @@
 """A job's mistakes are told before Ray starts; with Ray, every image is looked at exactly once, whoever is killed."""
 
+import errno
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from PIL import Image
 import slimdet
 from slimdet.cli.verbs import main
 from slimdet.jobs import JobSettings, detect
+from slimdet.jobs.detection import _RayWorker
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'slimdet[ray]'")
 IMAGES, BROKEN = 120, (7, 70)
@@ -53,6 +55,15 @@ def test_mistakes_come_before_the_work(
     with pytest.raises(slimdet.ConfigError if "width" not in fields else slimdet.WidthError, match=re.escape(said)):
         detect([str(images)], bundle, JobSettings(**fields), tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["job.json"]
+
+
+def test_a_disk_that_cannot_be_written_to_keeps_its_error(bundle: str, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    worker = _RayWorker(bundle, JobSettings(), tmp_path / "file")
+    told = worker({"files": [[str(images / "000.png")]], "rounds": [1]})
+    number, _, file = json.loads(told["failed"][0])
+    assert number == errno.ENOTDIR
+    assert str(tmp_path) in file
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")

@@ -12,7 +12,7 @@ from PIL import Image
 import slimdet
 from slimdet.jobs import JobSettings, parts
 from slimdet.jobs.listing import Block
-from slimdet.jobs.worker import STARTED, TRIES, Worker
+from slimdet.jobs.worker import TRIES, Worker
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_part_that_is_there_is_not_made_again(bundle: str, block: Block, tmp_p
 
 
 def test_a_block_that_ends_workers_is_given_up(bundle: str, block: Block, tmp_path: Path) -> None:
-    (tmp_path / f"{STARTED}{block.part}").write_bytes(b"." * TRIES)
+    (tmp_path / f"{parts.STARTED}{block.part}").write_bytes(b"." * TRIES)
     Worker(bundle, JobSettings(), tmp_path)(block)
     assert all(f"{TRIES} workers ended" in one["error"] for one in lines(tmp_path, block))
     assert parts.tallied(tmp_path).broken == 5

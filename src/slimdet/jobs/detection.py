@@ -14,7 +14,7 @@ from typing import Any
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.jobs.listing import Block, blocks, listed
-from slimdet.jobs.parts import Tally, tallied
+from slimdet.jobs.parts import STARTED, Tally, tallied
 from slimdet.jobs.settings import JobSettings
 from slimdet.runtime.prediction import opened
 
@@ -87,6 +87,8 @@ def detect(
     folder = _folder(out, {"weights": runtime.manifest.weights_sha256, "conf": settings.conf, "block": settings.block})
     tally = tallied(folder)
     resumed, total = len(tally.files), len(tally.files.union(files))
+    for mark in folder.glob(f"{STARTED}*"):  # the worker's end there was the end of the whole job
+        mark.unlink(missing_ok=True)
     began, workers = time.monotonic(), 0
     if total > resumed:
         with _cluster() as ray:
@@ -186,6 +188,8 @@ def _parts(ray: Any, todo: Sequence[Block], worker: tuple[Any, ...], workers: in
         num_gpus=1 if settings.device.startswith("cuda") else None,
     )
     for row in data.iter_rows():
+        if row["failed"]:
+            raise OSError(*json.loads(row["failed"]))
         yield row["part"]
 
 
@@ -199,5 +203,9 @@ class _RayWorker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         block = Block(tuple(map(str, batch["files"][0])), int(batch["rounds"][0]))
-        self._worker(block)
-        return {"part": [block.part]}
+        failed = ""
+        try:
+            self._worker(block)
+        except OSError as error:  # Ray would wrap it, and its number would be lost
+            failed = json.dumps([error.errno, error.strerror, str(error.filename)])
+        return {"part": [block.part], "failed": [failed]}

@@ -13,6 +13,8 @@ from slimdet.files import atomic_write
 if TYPE_CHECKING:
     from slimdet.runtime.result import Result
 
+STARTED = ".started-"  # in front of a part's name: a file with a byte for each time that a worker began with it
+
 
 def line(file: str, found: "Result | ImageError", ap: float | None) -> dict[str, Any]:
     """What a part has of an image: the detections, or the error; `ap`: of the point that ran, 0..1, where known."""

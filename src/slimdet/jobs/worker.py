@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from slimdet.bundle.ladder import Point
 
 TRIES = 3  # of a block, before it is given up: a picture that ends the process would stop the job otherwise
-STARTED = ".started-"  # in front of a part's name: a file with a byte for each try
 
 
 class Worker:
@@ -46,7 +45,7 @@ class Worker:
         Raises:
             OSError: the disk is full.
         """
-        part, started = self._folder / block.part, self._folder / f"{STARTED}{block.part}"
+        part, started = self._folder / block.part, self._folder / f"{parts.STARTED}{block.part}"
         if part.exists():
             return
         with started.open("ab") as handle:

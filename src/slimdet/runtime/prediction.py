@@ -159,6 +159,7 @@ def opened(model: str | Path, settings: PredictSettings) -> "Runtime":
         imgsz=settings.imgsz,
         proposals=settings.proposals,
         precision=settings.precision,
+        memory=settings.memory,
     )
 
 
