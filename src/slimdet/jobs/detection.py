@@ -83,7 +83,8 @@ def detect(
     files = listed(sources)
     model = model if model == "bundled" else Path(model).resolve()
     runtime = opened(model, settings)  # so that mistakes are told before anything starts
-    runtime.complete(settings.point)
+    if deadline is None:
+        runtime.complete(settings.point)
     folder = _folder(out, {"weights": runtime.manifest.weights_sha256, "conf": settings.conf, "block": settings.block})
     tally = tallied(folder)
     resumed, total = len(tally.files), len(tally.files.union(files))
