@@ -222,7 +222,7 @@ WIDE = [verb for verb in READERS if "--width" in PARSERS[verb]._option_string_ac
 @pytest.mark.parametrize("width", ["0.6", "0", "1.5", "-0.5", "nan", "half"])
 def test_a_width_that_is_not_there(verb: str, width: str, capsys: Capture, bundle: Path, scene: Path) -> None:
     words = [verb, "--model", str(bundle), "--width", width]
-    if verb in ("predict", "video"):
+    if verb in ("predict", "video", "job"):
         words.append(str(scene / "images"))
     if verb == "val":
         words += ["--data", str(scene / "coco.json"), "--images", str(scene / "images")]

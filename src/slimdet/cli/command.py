@@ -59,6 +59,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "av": "video",
     "trackers": "video",
+    "ray": "ray",
 }
 
 

@@ -111,6 +111,7 @@ PACKAGES = (
     Package("starlette", "starlette", "serving", _extra("serve")),
     Package("uvicorn", "uvicorn", "serving", _extra("serve")),
     Package("prometheus-client", "prometheus_client", "the server's metrics", _extra("serve")),
+    Package("ray", "ray", "jobs over very many images", _extra("ray")),
 )
 
 

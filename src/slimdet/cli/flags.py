@@ -7,6 +7,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -92,6 +93,18 @@ def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
     return several(choice(allowed))
 
 
+def moment(text: str) -> datetime:
+    """A time of day, the next one there is, or a date and time; with this machine's time zone where none is named."""
+    now = datetime.now().astimezone()
+    try:
+        if re.fullmatch(r"\d{1,2}:\d\d", text):
+            today = datetime.combine(now, datetime.strptime(text, "%H:%M").time()).astimezone()
+            return today if today > now else (today.replace(tzinfo=None) + timedelta(days=1)).astimezone()
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time, as 18:00 or 2026-05-31T06:00") from None
+
+
 def existing(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.exists():
@@ -150,6 +163,7 @@ WidthsOrAll = Annotated[tuple[float, ...] | None, some_widths_or_all]  # None is
 Counts = Annotated[tuple[int, ...], several(number(int, 1))]
 Sides = Annotated[int | tuple[int, int], one_or_two_sides]
 Parts = Annotated[tuple[str, ...], some_of("features", "classes", "rpn", "masks")]  # of distillation
+Moment = Annotated[datetime, moment]
 Existing = Annotated[Path, existing]
 Source = Annotated[str, source]  # a file, a folder, or a glob pattern
 VideoSource = Annotated[str, moving]  # a file, a folder, a camera's number, or an address

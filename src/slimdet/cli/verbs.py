@@ -26,6 +26,7 @@ from slimdet.cli.flags import (
     Width,
     WidthOrAll,
 )
+from slimdet.cli.jobs import job
 from slimdet.cli.points import benchmark, tune
 from slimdet.cli.training import calibrate, train
 from slimdet.cli.video import video
@@ -277,7 +278,7 @@ def doctor() -> Outcome:
 
 
 _ALL = (
-    *(demo, train, calibrate, val, tune, benchmark, predict, video, profile),
+    *(demo, train, calibrate, val, tune, benchmark, predict, job, video, profile),
     *(extract, export, convert, check, serve, doctor),
 )
 VERBS = {verb.__name__: verb for verb in _ALL}

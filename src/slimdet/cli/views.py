@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from slimdet.evaluation.validation import Progress, Validation
     from slimdet.exporting.engine_files import Export
     from slimdet.exporting.writing import Int8File
+    from slimdet.jobs.detection import Job
     from slimdet.report.costs import Costs
     from slimdet.runtime.prediction import Predictions
     from slimdet.search.trials import Told
@@ -89,6 +90,15 @@ def recording(found: "Recording") -> str:
     ap = "" if found.mean_ap is None else f" (mean AP {found.mean_ap:.3f})"
     lines.append(f"points{ap}: " + "; ".join(f"{100 * share:.0f} % {name}" for name, share in found.points.items()))
     return "\n".join([*lines, f"in {found.run}: " + ", ".join(file.name for file in found.files)])
+
+
+def job(done: "Job") -> str:
+    broken = f", {done.broken} could not be read" if done.broken else ""
+    before = f", {done.resumed} of them before" if done.resumed else ""
+    lines = [f"{done.images} images{before}{broken}; {done.images_s:.1f} a second on {done.workers} workers"]
+    ap = "" if done.mean_ap is None else f" (mean AP {done.mean_ap:.3f})"
+    lines.append(f"points{ap}: " + "; ".join(f"{100 * share:.0f} % {name}" for name, share in done.points.items()))
+    return "\n".join([*lines, f"parts in {done.run}"])
 
 
 def costs(found: "Costs") -> str:

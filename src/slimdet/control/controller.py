@@ -88,8 +88,8 @@ class Controller:
             left_ms: time until it must be done; below 0 when it is late already.
         """
         expected = self.latency.expected_ms(self.settings.quantile)
-        best = _dearest(expected, left_ms)
-        roomy = _dearest(expected, left_ms * (1 - self.settings.headroom))
+        best = dearest(expected, left_ms)
+        roomy = dearest(expected, left_ms * (1 - self.settings.headroom))
         if self._rung is None:
             self._rung = best
         elif best < self._rung:
@@ -124,6 +124,6 @@ class Controller:
         self._rung = rung
 
 
-def _dearest(expected_ms: Sequence[float], left_ms: float) -> int:
+def dearest(expected_ms: Sequence[float], left_ms: float) -> int:
     """The last rung that fits, or the first."""
     return max((rung for rung, ms in enumerate(expected_ms) if ms <= left_ms), default=0)

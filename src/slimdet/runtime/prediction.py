@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -14,6 +14,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimdet.bundle.ladder import Point
 from slimdet.errors import ConfigError, DataError, ImageError
 from slimdet.files import atomic_write, new_run_dir
 from slimdet.images.folders import UNREAD_HINT, images_in, unread_in
@@ -37,6 +38,11 @@ class PredictSettings(EngineSettings):
     width: float = 1.0
     conf: float = CONF  # least score of a detection
     batch: int = 8  # images at a time; those that become one size run together
+
+    @property
+    def point(self) -> Point:
+        """What they say of the operating point."""
+        return Point(self.width, self.imgsz, self.proposals, self.precision)
 
 
 @dataclass
@@ -110,22 +116,10 @@ def predict(
     Raises:
         BundleError, ConfigError, WidthError, DataError: what was given cannot be used.
     """
-    from slimdet.runtime.detector import Runtime  # heavy: `slimdet --help` reads the settings alone
-
     settings = settings or PredictSettings()
     files = find_images(sources)
-    detector = Runtime(
-        model,
-        settings.width,
-        settings.engine,
-        settings.conf,
-        device=settings.device,
-        threads=settings.threads,
-        imgsz=settings.imgsz,
-        proposals=settings.proposals,
-        precision=settings.precision,
-        memory=settings.memory,
-    ).prepare([settings.width])
+    detector = opened(model, settings)
+    point = detector.complete(settings.point)
     classes, ids = detector.classes, detector.category_ids
     folder = new_run_dir("predict", out)
     coco: dict[str, Any] = {
@@ -137,8 +131,9 @@ def predict(
     # The file is there from the beginning, under another name: the folder is not empty, and nobody else's.
     with (
         atomic_write(folder / "detections.json") as temporary,
-        closing(_found(detector, files, settings.batch, predictions)) as found,
-        closing(in_order(_Found.written, found, settings.batch)) as written,
+        closing(batches(detector, files, settings.batch, lambda: point)) as found,
+        closing(_named(found, files, predictions)) as named,
+        closing(in_order(_Found.written, named, settings.batch)) as written,
     ):
         if len(list(folder.iterdir())) > 1:
             raise ConfigError(f"--out {folder} is being written to by somebody else; choose another folder")
@@ -152,23 +147,75 @@ def predict(
     return predictions
 
 
-def _found(detector: "Runtime", files: Sequence[Path], batch: int, predictions: Predictions) -> Generator[_Found]:
-    """What is found in every file that can be read; the others go into `broken`. The next batch is read meanwhile."""
-    taken: set[str] = set()
-    with closing(in_order(detector.read, files, batch)) as reading:
-        for start in range(0, len(files), batch):
-            images: dict[int, DecodedImage] = {}
-            for number, read in enumerate(islice(reading, batch), start + 1):
-                try:
-                    images[number] = read.result()
-                except ImageError as error:
-                    predictions.broken[str(files[number - 1])] = str(error)
-                    print(f"skipped {error}", file=sys.stderr)
-            numbers, results = list(images), detector.detect(list(images.values()))[::-1]
-            images.clear()  # none is held longer than until its picture is drawn
-            for number in numbers:
-                file = files[number - 1]
-                yield _Found(number, file, predictions.run / _picture_name(file, taken), results.pop())
+def opened(model: str | Path, settings: PredictSettings) -> "Runtime":
+    """The detector that settings ask for.
+
+    Raises:
+        BundleError, ConfigError, WidthError: what was given cannot be used.
+    """
+    from slimdet.runtime.detector import Runtime  # heavy: `slimdet --help` reads the settings alone
+
+    return Runtime(
+        model,
+        settings.width,
+        settings.engine,
+        settings.conf,
+        device=settings.device,
+        threads=settings.threads,
+        imgsz=settings.imgsz,
+        proposals=settings.proposals,
+        precision=settings.precision,
+        memory=settings.memory,
+    )
+
+
+def batches(
+    detector: "Runtime", files: Sequence[Path], batch: int, choose: Callable[[], Point]
+) -> Generator[list["Result | ImageError"]]:
+    """What is found in every file, or why it cannot be read, in order and batch by batch; the next is read meanwhile.
+
+    Args:
+        detector: what runs.
+        files: of images.
+        batch: images at a time.
+        choose: asked before each batch for the point that it runs at.
+    """
+
+    from slimdet.runtime import preprocessing
+
+    def read(file: Path) -> "DecodedImage | ImageError":
+        try:
+            return preprocessing.read(file, detector.sides(point))
+        except ImageError as error:
+            return error
+
+    with closing(in_order(read, files, batch)) as reading:
+        for _ in range(0, len(files), batch):
+            point = choose()
+            found: list[Any] = [one.result() for one in islice(reading, batch)]
+            good = [place for place, image in enumerate(found) if not isinstance(image, ImageError)]
+            for place, result in zip(good, detector.detect([found[place] for place in good], point=point), strict=True):
+                found[place] = result
+            yield found
+            del found  # what was handed out is not held here while the next are read
+
+
+def _named(
+    coming: Iterable[list["Result | ImageError"]], files: Sequence[Path], predictions: Predictions
+) -> Generator[_Found]:
+    """Every result with its number, file and picture; what could not be read goes into `broken`."""
+    number, taken = 0, set[str]()
+    for found in coming:
+        found.reverse()
+        while found:
+            one, file = found.pop(), files[number]
+            number += 1
+            if isinstance(one, ImageError):
+                predictions.broken[str(file)] = str(one)
+                print(f"skipped {one}", file=sys.stderr)
+            else:
+                yield _Found(number, file, predictions.run / _picture_name(file, taken), one)
+            del one  # none is held longer than until its picture is drawn
 
 
 def _is_own(image: Path, source: Path) -> bool:
