@@ -8,7 +8,7 @@ from slimdet import errors
 
 def test_the_package_shows_its_public_names_and_nothing_else() -> None:
     kinds = {name for name, value in vars(errors).items() if inspect.isclass(value)}
-    verbs = {"train", "val", "calibrate", "export", "tune", "benchmark"}
+    verbs = {"train", "val", "calibrate", "export", "tune", "benchmark", "video"}
     assert set(slimdet.__all__) == {"slim", "load", "save", "Runtime", "Result", "Slimmable"} | verbs | kinds
     assert dir(slimdet) == sorted([*slimdet.__all__, "__version__"])
 

@@ -473,7 +473,7 @@ def test_points_of_the_runtime_and_of_the_ladder(exported: Path) -> None:
             ConfigError,
             "onnxruntime has no fp16; take precision fp32, int8, or engine openvino",
         ),
-        ({"point": 0}, ConfigError, "point 0 is not one of the 0 that bundled has"),
+        ({"point": 17}, ConfigError, "point 17 is not one of the 17 that bundled has"),
     ],
 )
 def test_points_that_cannot_be(asked: dict[str, Any], error: type, said: str, detector: Runtime) -> None:
