@@ -1,5 +1,7 @@
 """`slimdet profile --save`: what is timed, where it stays, and what is answered to mistakes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,17 +9,15 @@ import pytest
 import slimdet
 from runtime.mask_engine import mask_bundle
 from slimdet.bundle import manifest
-from slimdet.cli.verbs import main
 from slimdet.devices import cores
 from slimdet.errors import ConfigError
 from slimdet.report.engines import save_latencies
 
 
-def test_every_engine_and_number_of_threads_stays_in_the_bundle(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_engine_and_number_of_threads_stays_in_the_bundle(tmp_path: Path) -> None:
     model = mask_bundle(tmp_path / "masks")
-    assert main(["profile", "--model", str(model), "--repeats", "1", "--save"]) == 0
+    command = [sys.executable, "-m", "slimdet", "profile", "--model", str(model), "--repeats", "1", "--save"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     bundle = manifest.read(model)
     kept = bundle.latencies.values()
     assert {one.engine for one in kept} == {"onnxruntime", "openvino"}
@@ -25,7 +25,7 @@ def test_every_engine_and_number_of_threads_stays_in_the_bundle(
     assert all([point.width for point in one.medians] == list(bundle.widths) for one in kept)
     chosen = slimdet.Runtime(model)
     count = chosen.options.threads_of(1.0)
-    assert f"{chosen.engine.name} on cpu, fp32, threads 1.0 {count}" in capsys.readouterr().out
+    assert f"{chosen.engine.name} on cpu, fp32, threads 1.0 {count}" in told
 
 
 def test_mistakes(exported: Path) -> None:
