@@ -32,11 +32,17 @@ logger = logging.getLogger("slimdet")
 
 
 @dataclass(frozen=True)
-class PredictSettings(EngineSettings):
-    """How objects are looked for in images."""
+class DetectSettings(EngineSettings):
+    """What a detector is opened with, whatever its images come from."""
 
     width: float = 1.0
     conf: float = CONF  # least score of a detection
+
+
+@dataclass(frozen=True)
+class PredictSettings(DetectSettings):
+    """How objects are looked for in images."""
+
     batch: int = 8  # images at a time; those that become one size run together
 
     @property
@@ -147,8 +153,8 @@ def predict(
     return predictions
 
 
-def opened(model: str | Path, settings: PredictSettings) -> "Runtime":
-    """The detector that settings ask for.
+def opened(model: str | Path, settings: DetectSettings, budget_ms: float | None = None) -> "Runtime":
+    """The detector that settings ask for, with a budget for its calls where one is given.
 
     Raises:
         BundleError, ConfigError, WidthError: what was given cannot be used.
@@ -160,6 +166,7 @@ def opened(model: str | Path, settings: PredictSettings) -> "Runtime":
         settings.width,
         settings.engine,
         settings.conf,
+        budget_ms,
         device=settings.device,
         threads=settings.threads,
         imgsz=settings.imgsz,

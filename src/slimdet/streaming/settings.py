@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from slimdet.errors import ConfigError
-from slimdet.runtime.engine import CONF, EngineSettings
+from slimdet.runtime.prediction import DetectSettings
 
 
 @dataclass(frozen=True)
-class VideoSettings(EngineSettings):
+class VideoSettings(DetectSettings):
     """What decides how the frames of a video are looked at.
 
     Attributes:
@@ -25,10 +25,8 @@ class VideoSettings(EngineSettings):
         ConfigError: a number out of its range, or `every` without `track`.
     """
 
-    width: float = 1.0
     budget_ms: float | None = None
     fps: float | None = None
-    conf: float = CONF
     track: bool = False
     every: int | None = None
     stride: int = 1

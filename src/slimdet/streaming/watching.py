@@ -19,7 +19,7 @@ from PIL import Image
 
 from slimdet.images.drawing import caption, draw
 from slimdet.runtime.budget import Budget, accuracies
-from slimdet.runtime.detector import Runtime
+from slimdet.runtime.prediction import opened
 from slimdet.streaming import stride
 from slimdet.streaming.live import Live
 from slimdet.streaming.settings import VideoSettings
@@ -101,19 +101,7 @@ class Watch:
         rate = settings.fps or (self.fps if self.video.live and settings.budget_ms is None else None)
         self.target_ms = settings.budget_ms if rate is None else 1000 / rate
         self._whole = rate is not None  # the budget is for reading and drawing, too
-        self.runtime = Runtime(
-            model,
-            settings.width,
-            settings.engine,
-            settings.conf,
-            self.target_ms,
-            device=settings.device,
-            threads=settings.threads,
-            imgsz=settings.imgsz,
-            proposals=settings.proposals,
-            precision=settings.precision,
-            memory=settings.memory,
-        )
+        self.runtime = opened(model, settings, self.target_ms)
         self._live = Live(self.video) if self.video.live else None
         self._frames = self._seen()
 
