@@ -65,7 +65,7 @@ def test_calls_that_are_slower_narrow_and_quicker_ones_widen(exported: Path, mon
 
     detect.sides, detect.takes_resized = session.sides, True  # pyright: ignore
     detect.proposals, detect.precision = session.proposals, session.precision  # pyright: ignore
-    monkeypatch.setattr(runtime, "_load", lambda *_: detect)
+    monkeypatch.setattr(runtime._sessions, "get", lambda *_: detect)
     ran = [runtime(TABBY).point for _ in range(12)]
     assert ran[0] == POINTS[1]
     assert ran[-1] == POINTS[0]

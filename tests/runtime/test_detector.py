@@ -145,7 +145,7 @@ def test_images_of_one_size_run_together(monkeypatch: pytest.MonkeyPatch) -> Non
             shapes.append(images.shape)
             return session(images, *asked)
 
-    monkeypatch.setitem(detector._sessions, (1.0, None), Watched())
+    monkeypatch.setitem(detector._sessions._ready, (1.0, None), Watched())
     wide, high = np.zeros((40, 60, 3), np.uint8), np.zeros((60, 40, 3), np.uint8)
     results = detector([wide, high, wide, wide, high, wide], batch=5)
     assert [result.image_size for result in results] == [(60, 40), (40, 60), (60, 40), (60, 40), (40, 60), (60, 40)]
@@ -212,7 +212,7 @@ def test_an_image_of_the_models_size_comes_as_it_is(detector: Runtime, monkeypat
             given.append(images)
             return session(images, *asked)
 
-    monkeypatch.setitem(detector._sessions, (0.25, None), Watched())
+    monkeypatch.setitem(detector._sessions._ready, (0.25, None), Watched())
     pixels = read_image(TABBY)[:186, :256]
     detector([pixels, pixels[:50, :70]], width=0.25)
     np.testing.assert_array_equal(given[0][0], pixels)
@@ -253,7 +253,7 @@ def test_images_that_become_one_size_run_together_and_no_more_than_are_good(monk
             batches.append(len(images))
             return session(images, *asked)
 
-    monkeypatch.setitem(runtime._sessions, (0.25, None), Watched())
+    monkeypatch.setitem(runtime._sessions._ready, (0.25, None), Watched())
     sizes = [(32 * times, 24 * times) for times in (8, 10, 12, 20, 40)]
     images = [np.zeros((height, width, 3), np.uint8) for width, height in sizes]
     assert [result.image_size for result in runtime(images)] == sizes
@@ -501,11 +501,11 @@ def test_the_width_is_that_of_the_call_or_of_the_runtime(detector: Runtime) -> N
 
 def test_only_the_widths_that_run_are_loaded() -> None:
     detector = Runtime(width=0.75, threads=1)
-    assert not detector._sessions
+    assert not detector._sessions._ready
     detector(TABBY, width=0.25)
-    assert {width for width, _ in detector._sessions} == {0.25}
+    assert {width for width, _ in detector._sessions._ready} == {0.25}
     assert detector.prepare() is detector
-    assert {width for width, _ in detector._sessions} == set(detector.widths) == {0.25, 0.5, 0.75, 1.0}
+    assert {width for width, _ in detector._sessions._ready} == set(detector.widths) == {0.25, 0.5, 0.75, 1.0}
 
 
 def test_a_width_that_is_not_there() -> None:

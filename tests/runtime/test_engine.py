@@ -200,7 +200,7 @@ def test_a_session_is_one_whether_its_precision_is_named_or_the_best() -> None:
     tabby = PHOTOGRAPHS / "tabby.jpg"
     runtime(tabby, point=Point(0.25, precision="fp32"))
     runtime(tabby, 0.25)
-    assert len({id(session) for session in runtime._sessions.values()}) == 1
+    assert len({id(session) for session in runtime._sessions._ready.values()}) == 1
 
 
 def test_torch_runs_what_was_not_exported(exported: Path, caplog: pytest.LogCaptureFixture) -> None:

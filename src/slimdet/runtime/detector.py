@@ -3,14 +3,11 @@
 Legend: B images, N detections, H x W pixels.
 """
 
-import logging
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -26,13 +23,11 @@ from slimdet.images.resizing import Sides, Size
 from slimdet.images.sides import scaled_sides
 from slimdet.runtime import preprocessing
 from slimdet.runtime.budget import Budget, held
-from slimdet.runtime.choice import settled
-from slimdet.runtime.engine import CONF, Engine, EngineName, EngineSettings, Found, Memory, Session, make
+from slimdet.runtime.engine import CONF, EngineName, EngineSettings, Found, Memory, Session
 from slimdet.runtime.pipeline import in_order
 from slimdet.runtime.preprocessing import Color, DecodedImage, Source
 from slimdet.runtime.result import Classes, Result, check_conf, labels_of
-
-logger = logging.getLogger("slimdet")
+from slimdet.runtime.sessions import Sessions
 
 TOGETHER = 2**21  # pixels that an engine is given at once, or one image: memory, and no faster with more
 
@@ -121,13 +116,9 @@ class Runtime:
         self.width = self.manifest.check_width(width)
         self.widths, self.classes = self.manifest.widths, self.manifest.classes
         self.category_ids, self.ladder = self.manifest.category_ids, self.manifest.ladder
-        self.options = settled(EngineSettings(engine, **options), self.manifest)
-        self.engine: Engine = make(self.options.engine, self.manifest, self.options)
+        self._sessions = Sessions(self.manifest, EngineSettings(engine, **options))
+        self.engine, self.options = self._sessions.engine, self._sessions.options
         self.conf = self._check_conf(conf)
-        self._free = engine == "auto"  # to run other widths with a second one
-        self._second: Engine | None = None  # for widths that the first has no files of
-        self._sessions: dict[tuple[float, Precision | None], Session] = {}
-        self._loading: dict[float, threading.Lock] = {}
         self.threads = self.options.threads
         self.budget: Budget | None = None
         if budget_ms is not None:
@@ -242,7 +233,7 @@ class Runtime:
         Raises:
             BundleError, WidthError: as for `Runtime`.
         """
-        return self._load(self.width if width is None else self.manifest.check_width(width), None)
+        return self._sessions.get(self.width if width is None else self.manifest.check_width(width))
 
     def complete(self, point: Point) -> Point:
         """The point with nothing left open: what runs where it is asked for.
@@ -288,7 +279,7 @@ class Runtime:
             raise ConfigError("point says width, imgsz and proposals: give it or them, not both")
         conf = self.conf if conf is None else self._check_conf(conf)
         labels = None if classes is None else labels_of(classes, self.classes)
-        session = self._load(wanted.width, wanted.precision)
+        session = self._sessions.get(wanted.width, wanted.precision)
         sides = Sides(*scaled_sides(session.sides, wanted.imgsz), session.takes_resized)
         ran = Point(wanted.width, sides.shorter, wanted.proposals or session.proposals, session.precision)
         return _Call(ran, session, sides, conf, labels, free)
@@ -306,29 +297,6 @@ class Runtime:
                 "take engine torch, which goes down to 0"
             )
         return value
-
-    def _load(self, width: float, precision: Precision | None) -> Session:
-        ready = self._sessions.get((width, precision))
-        if ready is None:
-            engine = self._engine_of(width)
-            named = precision or engine.precision(width)
-            with self._loading.setdefault(width, threading.Lock()):  # the others run on meanwhile
-                ready = self._sessions.get((width, named)) or engine.load(width, named)
-                self._sessions[width, precision] = self._sessions[width, named] = ready
-        return ready
-
-    def _engine_of(self, width: float) -> Engine:
-        """What runs a width: of a bundle exported in part, torch runs the rest where nobody chose an engine."""
-        exported = self.engine.name != "onnxruntime" or width in self.manifest.engines("onnx")
-        if exported or not self._free or not find_spec("torch"):
-            return self.engine
-        if self._second is None:
-            logger.warning(
-                "%s was not exported at width %s, which torch runs, slower: export it with 'slimdet export --model %s'",
-                *(self.manifest.name, width, self.manifest.name),
-            )
-            self._second = make("torch", self.manifest, replace(self.options, engine="torch"))
-        return self._second
 
     def _results(
         self, sources: Iterable[Source], call: _Call, color: Color, batch: tuple[int, int]
