@@ -1,5 +1,6 @@
 """Batches are a function of the seed, the epoch and nothing else."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -60,6 +61,48 @@ def test_the_same_seed_gives_the_same_batches_with_any_number_of_workers() -> No
 def test_no_two_items_draw_the_same() -> None:
     _, numbers = draws(workers=2)
     assert len({tuple(pair) for pair in numbers}) == 12
+
+
+class Shapes(Numbers):
+    """Every third image is upright."""
+
+    @property
+    def upright(self) -> np.ndarray:
+        return np.arange(self.size) % 3 == 0
+
+
+@pytest.mark.parametrize("size", [4, 12, 50, 51])
+def test_batches_are_of_one_shape_but_for_the_last(size: int) -> None:
+    data = loader(Shapes(size), 4, shuffle=True, seed=2)
+    epochs = []
+    for epoch in range(2):
+        data.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        epochs.append([[target["image_id"] for target in targets] for _, targets in data])
+    for batches in epochs:
+        assert [len(batch) for batch in batches[:-1]] == [4] * (len(batches) - 1)
+        assert sorted(index for batch in batches for index in batch) == list(range(size))
+        mixed = [len({index % 3 == 0 for index in batch}) == 2 for batch in batches]
+        assert sum(mixed) <= 2
+        assert not any(mixed[:-2])
+    assert epochs[0] != epochs[1]
+    ordered = [target["image_id"] for _, targets in loader(Shapes(size), 4) for target in targets]
+    assert ordered == list(range(size))
+
+
+def test_images_that_are_alike_come_together_in_random_order() -> None:
+    first = [
+        next(iter(loader(Shapes(48), 4, shuffle=True, seed=seed)))[1][0]["image_id"] % 3 == 0 for seed in range(20)
+    ]
+    assert 0 < sum(first) < 20
+
+
+def test_processes_share_batches_of_one_shape() -> None:
+    parts = [
+        [[target["image_id"] for target in targets] for _, targets in loader(Shapes(48), 4, True, 2, share=(rank, 2))]
+        for rank in range(2)
+    ]
+    whole = [[target["image_id"] for target in targets] for _, targets in loader(Shapes(48), 4, True, 2)]
+    assert [sorted(one + other) for one, other in zip(*parts, strict=True)] == [sorted(batch) for batch in whole]
 
 
 def test_epochs_differ_and_can_be_resumed() -> None:

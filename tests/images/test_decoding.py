@@ -14,7 +14,8 @@ from PIL import Image, ImageCms, JpegImagePlugin
 
 from slimdet.errors import ImageError
 from slimdet.images import decoding
-from slimdet.images.decoding import ImageFile, image_size, open_file, read_image, read_reduced, stored_size
+from slimdet.images.decoding import ImageFile, image_size, open_file, read_image, read_reduced, size_and_orientation
+from slimdet.images.orientation import BOX_TURNS
 
 HEIGHT, WIDTH = 24, 32
 _rows, _columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -575,8 +576,9 @@ def test_boxes_of_stored_pixels_are_turned_with_them(tmp_path: Path, orientation
     exif[0x0112] = orientation
     Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
     upright = read_image(tmp_path / "a.png")[:, :, 0]
-    (width, height), turn = stored_size(tmp_path / "a.png")
-    assert (height, width) == upright.shape
+    (width, height), found = size_and_orientation(tmp_path / "a.png")
+    assert (height, width, found) == (*upright.shape, orientation)
+    turn = BOX_TURNS.get(orientation)
     assert (turn is not None) == (orientation > 4)
     if turn:
         rows, columns = np.nonzero(upright)

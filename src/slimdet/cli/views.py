@@ -153,9 +153,14 @@ def conversion(written: "Conversion") -> str:
 
 def check(held: Mapping[str, "Summary"], faults: Sequence["Fault"], told: Sequence[str]) -> str:
     """What the set was taken for and what was left out, what each split holds, and a line for each fault."""
+    from slimdet.data.annotations import MENDED
+
     parts = ["\n".join(told)] if told else []
     parts += [f"{name}: {summary(one)}" for name, one in held.items()]
-    return "\n\n".join([*parts, "\n".join(map(str, faults)) or "no faults"])
+    grave = [str(one) for one in faults if one.kind not in MENDED]
+    if mended := [str(one) for one in faults if one.kind in MENDED]:
+        parts.append("\n".join(["put right whenever the data set is read:", *mended]))
+    return "\n\n".join([*parts, "\n".join(grave) or "no faults"])
 
 
 def summary(held: "Summary") -> str:

@@ -17,7 +17,8 @@ from slimdet.errors import ConfigError
 from slimdet.images.masks import decode_runs
 
 LISTS = {"images": "image", "annotations": "annotation", "categories": "category"}
-# What is wrong with these can be put right: boxes are clipped, boxes without area left out, ids mapped to others.
+# What is wrong with these can be put right: boxes are clipped, boxes without area left out, ids mapped to others,
+# images turned.
 HARMLESS = frozenset(
     {
         "zero-area box",
@@ -26,8 +27,10 @@ HARMLESS = frozenset(
         "category id 0",
         "duplicate category name",
         "missing mask",
+        "size before orientation",
     }
 )
+MENDED = HARMLESS - {"missing mask"}  # whatever the data set is read for
 TOLERANCE = 0.5  # pixels that a box may reach over the edge: annotation tools round
 LARGEST = 1e12  # keeps products of coordinates finite: an IoU of infinity by infinity would count as a match
 

@@ -20,7 +20,8 @@ from slimdet.data.formats.records import (
     without_mask,
 )
 from slimdet.errors import DataError, ImageError
-from slimdet.images.decoding import read_image
+from slimdet.images.decoding import read_image, size_and_orientation
+from slimdet.images.orientation import BOX_TURNS
 from slimdet.messages import printable
 
 _KEPT = ("id", "file_name", "width", "height", "name", "supercategory")  # of images and categories
@@ -145,6 +146,7 @@ def _image_faults(record: dict[str, Any], path: Path) -> Iterator[Fault]:
         return
     try:
         height, width = read_image(path).shape[:2]
+        orientation = size_and_orientation(path)[1]
     except ImageError as error:
         yield Fault("unreadable image", str(path), record.get("id"), str(error).removeprefix(f"{path}: "))
         return
@@ -152,6 +154,7 @@ def _image_faults(record: dict[str, Any], path: Path) -> Iterator[Fault]:
     if stated == (width, height):
         return
     reason = f"{width}x{height} pixels, but the annotations say {stated[0]}x{stated[1]}"
-    if stated == (height, width):
-        reason += "; they may have been made before its EXIF orientation was applied"
-    yield Fault("wrong size", str(path), record.get("id"), reason)
+    if stated == (height, width) and orientation in BOX_TURNS:
+        yield Fault("size before orientation", str(path), record.get("id"), reason)
+    else:
+        yield Fault("wrong size", str(path), record.get("id"), reason)

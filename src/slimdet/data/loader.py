@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as F
@@ -29,6 +30,9 @@ def loader(
     """Make a DataLoader whose batches are (list of images, list of targets); images keep their own sizes.
 
     Of a data set that can give its images as bytes (`CocoDataset.as_bytes`), they are uint8: see `to_device`.
+
+    Shuffled, the images of a batch are all upright or none is, of a data set that tells which are (`upright`: bool
+    [images]): detectors pad the images of a batch to one size, and a batch of both kinds is a third larger.
 
     Order and augmentation are functions of `seed`, the epoch and the item alone: other numbers of workers, or a start
     at a later epoch, give the same batches. Call `.sampler.set_epoch(e)` before each epoch, as with PyTorch's
@@ -55,10 +59,11 @@ def loader(
     size = len(dataset)  # type: ignore[arg-type]
     if size == 0:
         raise DataError("the data set has no images")
+    upright = getattr(dataset, "upright", None) if shuffle else None
     return _Loader(
         _Seeded(dataset),
         batch_size=batch // world,
-        sampler=EpochSampler(size, shuffle, seed, epoch, _Part(batch, rank, world)),
+        sampler=EpochSampler(size, shuffle, seed, epoch, _Part(batch, rank, world), upright),
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_leave_ctrl_c_to_the_parent,
@@ -121,8 +126,17 @@ _WHOLE = _Part(batch=1, rank=0, world=1)
 class EpochSampler(Sampler[Any]):
     """Yields (index, seed of the item) for every item once, as the seed and the epoch say; or for a part of them."""
 
-    def __init__(self, size: int, shuffle: bool, seed: int, epoch: int = 0, part: _Part = _WHOLE) -> None:
+    def __init__(
+        self,
+        size: int,
+        shuffle: bool,
+        seed: int,
+        epoch: int = 0,
+        part: _Part = _WHOLE,
+        upright: NDArray[np.bool_] | None = None,
+    ) -> None:
         self.size, self.shuffle, self.seed, self.epoch, self.part = size, shuffle, seed, epoch, part
+        self.upright = upright
         self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -136,8 +150,20 @@ class EpochSampler(Sampler[Any]):
         random = np.random.default_rng((self.seed, self.epoch))
         seeds = random.integers(2**62, size=self.size)
         order = random.permutation(self.size) if self.shuffle else np.arange(self.size)
+        if self.upright is not None:
+            order = _alike(order, self.upright, self.part.batch, random)
         places = islice(self.part.of(self.size), self.start, None)
         return ((int(order[place]), int(seeds[order[place]])) for place in places)
+
+
+def _alike(
+    order: NDArray[np.intp], upright: NDArray[np.bool_], batch: int, random: np.random.Generator
+) -> NDArray[np.intp]:
+    """The same items, batch by batch of one kind in random order; at the end is what is left of both kinds."""
+    kinds = [order[upright[order]], order[~upright[order]]]
+    whole = [kind[: len(kind) // batch * batch].reshape(-1, batch) for kind in kinds]
+    rest = [kind[len(kind) // batch * batch :] for kind in kinds]
+    return np.concatenate([random.permutation(np.concatenate(whole)).ravel(), *rest])
 
 
 class _Loader(DataLoader[Any]):

@@ -26,6 +26,11 @@ class Mosaic(Dataset[tuple[Tensor, dict[str, Any]]]):
         self.dataset = dataset
         self.item = getattr(dataset, "as_bytes", dataset.__getitem__)
 
+    @property
+    def upright(self) -> Any:
+        """Which items are higher than wide, bool [items], where the data set tells; else None."""
+        return getattr(self.dataset, "upright", None)
+
     def __len__(self) -> int:
         return len(self.dataset)
 

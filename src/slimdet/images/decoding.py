@@ -25,7 +25,7 @@ from PIL import Image
 from slimdet.errors import ImageError
 from slimdet.images import jpeg, tiff
 from slimdet.images.folders import UNREAD, UNREAD_HINT
-from slimdet.images.orientation import BOX_TURNS, UPRIGHT, Turn, orientation, upright_size
+from slimdet.images.orientation import UPRIGHT, orientation, upright_size
 from slimdet.images.pixels import array_to_rgb, rescale_transparency, to_rgb
 
 MAX_PIXELS = 64_000_000  # 192 MB of RGB, and up to five times that on the way; telephones have 8192 x 6144
@@ -122,17 +122,14 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         return upright_size(image)
 
 
-def stored_size(source: str | Path) -> tuple[tuple[int, int], Turn | None]:
-    """(width, height) as `image_size` has them, and what turns boxes of the pixels as they are stored upright too.
-
-    That is None where the sides do not change places. It takes (x1, y1, x2, y2) in pixels as stored, and the upright
-    image's width and height.
+def size_and_orientation(source: str | Path) -> tuple[tuple[int, int], int]:
+    """(width, height) as `image_size` has them, and the orientation that was applied, 1..8 (`images.orientation`).
 
     Raises:
         ImageError: as `image_size`.
     """
     with _opened(source) as (image, _):
-        return upright_size(image), BOX_TURNS.get(orientation(image))
+        return upright_size(image), orientation(image)
 
 
 def is_resizable(width: int, height: int, longest: int) -> bool:

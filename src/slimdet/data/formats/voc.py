@@ -13,8 +13,9 @@ from slimdet.data.formats.annotated import AnnotatedImage, AnnotatedSet, Finding
 from slimdet.data.formats.voc_xml import VocAnnotation, VocObject, read_annotation
 from slimdet.data.formats.yolo import LEFT_OUT, VAL_NAMES
 from slimdet.errors import DataError, ImageError
-from slimdet.images.decoding import stored_size
+from slimdet.images.decoding import size_and_orientation
 from slimdet.images.folders import UNREAD_HINT, files_in, is_image_name, unread_in
+from slimdet.images.orientation import BOX_TURNS
 
 SPLIT_FILES = {"train": ("train.txt", "trainval.txt", "default.txt"), "val": ("val.txt", "test.txt")}
 
@@ -126,12 +127,12 @@ class _Reader:
             return None
         self._taken.add(path)
         try:
-            (width, height), turned = stored_size(path)
+            (width, height), orientation = size_and_orientation(path)
         except ImageError as error:
             self._findings.fault("unreadable image", path, str(error).removeprefix(f"{path}: "))
             return None
         # Some tools write what the file has before its EXIF orientation is applied.
-        turn = turned if turned and annotation.size == (height, width) != (width, height) else None
+        turn = BOX_TURNS.get(orientation) if annotation.size == (height, width) != (width, height) else None
         if turn is None and annotation.size not in ((width, height), None):
             stated = "x".join(map(str, annotation.size or ()))
             self._findings.fault("wrong size", file, f"says {stated}, but {path} has {width}x{height} pixels")
