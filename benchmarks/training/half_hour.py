@@ -1,6 +1,6 @@
 """What the defaults reach with 300 images in half an hour of two cores.
 
-    python benchmarks/training/half_hour.py --shared ../shared [--recipe default] [--out FILE]
+    python benchmarks/training/half_hour.py --shared ../shared [--recipe default] [--lr 0.04] [--out FILE]
 
 300 training photographs of animalpose, drawn evenly, and 200 of val; nothing is said but data and the backbone's
 weights. The record has the wall and CPU time and AP50 of every width.
@@ -43,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--recipe", default="default")
+    parser.add_argument("--lr", type=float, help="in place of the recipe's")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("half_hour.json"))
     given = parser.parse_args()
     data = data_file(given.shared)
@@ -50,13 +51,13 @@ def main() -> None:
     shutil.rmtree(run, ignore_errors=True)
     began = time.monotonic(), time.process_time()
     weights = given.shared / "data" / "weights" / "mobilenetv2_imagenet_features.pt"
-    found = slimdet.train(data=str(data), weights=str(weights), recipe=given.recipe, out=run)
+    found = slimdet.train(data=str(data), weights=str(weights), recipe=given.recipe, lr=given.lr, out=run)
     spent = {"wall_s": round(time.monotonic() - began[0]), "cpu_s": round(time.process_time() - began[1])}
     widths = {
         width: {key: round(one["bbox"][key], 4) for key in ("AP", "AP50")} for width, one in found.metrics.items()
     }
     record = {"date": str(date.today()), "threads": torch.get_num_threads(), "steps": found.steps, **spent}
-    record |= {"images": IMAGES, "recipe": given.recipe, "widths": widths}
+    record |= {"images": IMAGES, "recipe": given.recipe, "lr": given.lr, "widths": widths}
     given.out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
 

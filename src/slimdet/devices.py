@@ -12,10 +12,16 @@ if TYPE_CHECKING:
 
 # GPUs of NVIDIA's with bfloat16, by compute capability: from Ampere on; older ones emulate it.
 BFLOAT16_CAPABILITY = (8, 0)
+# oneDNN makes code for each layer, pass and size of image, and keeps 1,024 pieces unless told otherwise: those of one
+# step of four widths. With images of several sizes it would make all of them again, step by step (a sixth of the time:
+# benchmarks/training/sizes.py).
+KEPT_KERNELS = 4096
 
 
 def choose_device(name: str = "auto") -> "torch.device":
     """Return the device of that name; "auto" is the first of CUDA, MPS and the CPU that is there.
+
+    For the CPU, oneDNN is told to keep its code for images of many sizes; it listens if no layer has run yet.
 
     Raises:
         ConfigError: not a device, or one that this machine does not have.
@@ -29,6 +35,8 @@ def choose_device(name: str = "auto") -> "torch.device":
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {name} is not to be had here ({str(error).splitlines()[0]}); use cpu") from error
+    if device.type == "cpu":
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
     return device
 
 

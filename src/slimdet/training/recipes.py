@@ -63,7 +63,7 @@ _TAUGHT = {
     "augment": "default",
 }
 RECIPES: dict[str, Recipe] = {
-    "default": Recipe(_TAUGHT, lr=0.02, images={False: 7200, True: 28800}, epochs={False: 6, True: 12}),
+    "default": Recipe(_TAUGHT, lr=0.02, images={False: 4500, True: 28800}, epochs={False: 6, True: 12}),
     "fast": Recipe(
         _TAUGHT | PARTS[False] | {"imgsz": 160, "width_sampling": "sandwich"},
         lr=0.02,
