@@ -4,7 +4,9 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import yaml
 
 from slimdet.serving.metrics import Metrics
@@ -45,3 +47,25 @@ def test_files_and_services_that_are_named_are_there() -> None:
 def test_the_page_is_part_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "serving/page/*" in project["tool"]["setuptools"]["package-data"]["slimdet"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "attained", "used", "wanted"),
+    [
+        (1.0, 1.0, 0.5, 2),
+        (0.85, 1.0, 0.9, 3),  # narrowed too far
+        (1.0, 0.97, 0.9, 3),  # late
+        (1.0, 1.0, 0.1, 1),  # one is enough
+    ],
+)
+def test_replicas_are_added_where_narrowing_costs_accuracy(
+    kept: float, attained: float, used: float, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray.serve", reason="needs Ray Serve")
+    monkeypatch.syspath_prepend(ROOT / "examples" / "ray_serve")
+    from app import replicas  # pyright: ignore
+
+    told = {"kept": kept, "attained": attained, "used": used}
+    metrics = {name: {"a": value, "b": value} for name, value in told.items()}
+    assert replicas(SimpleNamespace(target_num_replicas=2, aggregated_metrics=metrics))[0] == wanted  # pyright: ignore
+    assert replicas(SimpleNamespace(target_num_replicas=2, aggregated_metrics={}))[0] == 2  # pyright: ignore

@@ -66,13 +66,13 @@ def simulated(rate: Callable[[float], float], seconds: float, rung: int | None =
 
 def test_whoever_is_alone_gets_the_dearest_rung_that_fits() -> None:
     scheduler = Scheduler(COSTS)
-    for deadline_ms, rung in ((80, 6), (45, 5), (12, 1), (9, 0)):
+    for deadline_ms, rung in ((80, 6), (60, 5), (12, 0), (9, 0)):
         assert scheduler.admit(Request.of(0, deadline_ms), 0) == 0
         taken = scheduler.take(0)
         assert taken is not None
         assert taken[1] == rung
         scheduler.done(taken[0])
-    assert scheduler.switches == 3
+    assert scheduler.switches == 2
 
 
 def test_those_behind_must_fit_too_and_all_workers_take_part() -> None:
@@ -80,7 +80,7 @@ def test_those_behind_must_fit_too_and_all_workers_take_part() -> None:
     for workers in (1, 4):
         scheduler = Scheduler(COSTS, workers)
         for _ in range(4):
-            assert scheduler.admit(Request.of(0, 100), 0) == 0
+            assert scheduler.admit(Request.of(0, 130), 0) == 0
         rungs[workers] = (scheduler.take(0) or (None, None))[1]
     assert rungs == {1: 4, 4: 6}
 
@@ -120,8 +120,11 @@ def test_overload_costs_nothing_of_what_can_be_done_and_full_service_is_back_at_
     goodput = sum(11 <= now < 20 for now in outcome.met) / 9
     assert goodput >= 0.9 * CHEAPEST
     assert all(10 <= now <= 20.1 for now in outcome.refused)
-    after = [rung for now, rung in outcome.rungs if now > 20.5]
-    assert sum(rung == 6 for rung in after) >= 0.7 * len(after)
+    before, after = (
+        [rung for now, rung in outcome.rungs if part(now)] for part in (lambda t: t < 10, lambda t: t > 20.5)
+    )
+    assert sum(after) / len(after) >= 0.9 * sum(before) / len(before)
+    assert min(before[0], max(after)) >= 5  # the last one would take half of the time to the deadline
 
 
 def test_a_server_that_expects_the_worst_tries_and_learns() -> None:

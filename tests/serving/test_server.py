@@ -1,5 +1,6 @@
 """`slimdet serve` as a process: what it answers, whom it refuses, and that it loses nobody."""
 
+import asyncio
 import io
 import json
 import os
@@ -25,7 +26,8 @@ from slimdet.bundle.ladder import Point, Rung
 from slimdet.bundle.manifest import bundled
 from slimdet.errors import ConfigError
 from slimdet.images.masks import decode_runs
-from slimdet.serving.server import serve
+from slimdet.serving.requests import OPTIONS, TYPES
+from slimdet.serving.server import _bound, serve
 from slimdet.serving.settings import ServeSettings
 
 POINTS = (Point(0.25, 96, 20, "fp32"), Point(0.25, 186, 50, "fp32"), Point(1.0, 186, 150, "fp32"))
@@ -120,10 +122,43 @@ def test_mistakes_are_told_in_a_sentence(
     assert "\n" not in reply.json["error"]
 
 
+def test_the_description_tells_every_address_and_option(server: Server) -> None:
+    document = server.get("/openapi.json").json
+    assert document["openapi"] == "3.1.0"
+    for path, methods in document["paths"].items():
+        for method in methods:
+            assert server.request(method.upper(), path, b"").status in (200, 400, 415), path
+    detect = document["paths"]["/v1/detect"]["post"]
+    schemas = {one["name"]: one["schema"] for one in detect["parameters"]}
+    assert tuple(schemas) == OPTIONS
+    assert list(detect["requestBody"]["content"]) == list(TYPES)
+    assert schemas["width"]["enum"] == [0.25, 0.5, 0.75, 1.0]
+    assert schemas["point"]["oneOf"][1]["maximum"] == len(POINTS) - 1
+    for imgsz, status in ((schemas["imgsz"]["maximum"], 200), (schemas["imgsz"]["maximum"] + 1, 400)):
+        assert server.detect(CAT, f"?imgsz={imgsz}").status == status
+
+
 def test_other_addresses_and_methods(server: Server) -> None:
     assert server.get("/nothing").status == 404
     assert server.get("/v1/detect").status == 405
     assert "error" in server.get("/v1/detect").json
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    async def accepted() -> int:
+        seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            seen.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(accept, sock=_bound("127.0.0.1", 0)) as server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            found = await seen
+            writer.close()
+        return found
+
+    assert asyncio.run(accepted())
 
 
 def test_a_client_that_dawdles_is_cut(server: Server) -> None:

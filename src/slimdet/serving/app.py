@@ -1,4 +1,4 @@
-"""The server's addresses: detection, the Open Inference Protocol, metrics, the state, and the page."""
+"""The server's addresses: detection, the Open Inference Protocol, metrics, the state, the page, and what all can do."""
 
 import json
 import math
@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from slimdet import __version__
 from slimdet.serving import inference
+from slimdet.serving.description import openapi
 from slimdet.serving.metrics import Metrics
 from slimdet.serving.pool import Answer, Busy, Pool, Refused
 from slimdet.serving.requests import Asked, Limits, RequestError, body_of, check_image, check_token, check_type
@@ -60,6 +61,7 @@ class App:
         routes = [
             Route("/v1/detect", self._guarded(self.detect), methods=post),
             Route("/v1/status", self._guarded(self.status), methods=get),
+            Route("/openapi.json", self._open(self.description), methods=get),
             Route("/metrics", self._guarded(self.metrics_text), methods=get),
             Route("/v2", self._guarded(self.server), methods=get),
             Route("/v2/health/live", self._open(self.live), methods=get),
@@ -165,6 +167,10 @@ class App:
             "switches": scheduler.switches,
         }
         return JSONResponse(state | self.metrics.recent())
+
+    async def description(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        return JSONResponse(openapi(self.name, self.limits))
 
     async def metrics_text(self, request: Request) -> Response:
         """GET /metrics."""
