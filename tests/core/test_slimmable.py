@@ -56,7 +56,9 @@ def tiny_detector() -> nn.Module:
 
 
 @pytest.mark.parametrize("scope", ["detector", "backbone"])
-@pytest.mark.parametrize("name", READY_MADE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "keypoint" in name else name for name in READY_MADE]
+)
 def test_extracted_detector_is_the_twin_to_the_last_bit(name: str, scope: str) -> None:
     detector = ready_made(name)
     model = slim(detector, widths_for(name, scope), scope)
@@ -340,6 +342,7 @@ def test_threads_at_mixed_and_same_widths_give_single_thread_results(tiny: Slimm
             assert all(pool.map(run, range(200)))
 
 
+@pytest.mark.slow  # a minute of compiling
 def test_compiled_backbone_and_whole_detector_give_the_same(tiny: Slimmable) -> None:
     torch._dynamo.reset()
     twin: Any = tiny.twin(0.5)

@@ -79,7 +79,14 @@ def test_every_backbone_is_here() -> None:
     assert OURS.keys() == BACKBONES.keys()
 
 
-@pytest.mark.parametrize("backbone", OURS)
+# Of those that differ in depth alone one is enough.
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("resnet34", "resnet101", "resnet152") else name
+        for name in OURS
+    ],
+)
 def test_our_detectors(backbone: str, tmp_path: Path) -> None:
     detector = narrow(backbone=backbone, **OURS[backbone])
     check(detector, engines(folded(to_onnx(detector, {})), tmp_path), SIZES[:4])
