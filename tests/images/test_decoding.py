@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from slimdet.errors import ImageError
+from slimdet.errors import ConfigError, ImageError
 from slimdet.images import decoding
 from slimdet.images.decoding import ImageFile, image_size, open_file, read_image, read_reduced, size_and_orientation
 from slimdet.images.orientation import BOX_TURNS
@@ -670,3 +670,24 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
 
 def test_photographs_of_telephones_are_within_the_limit() -> None:
     assert decoding.MAX_PIXELS >= 8192 * 6144
+
+
+def test_the_environment_may_set_another_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (1500, 1000)).save(tmp_path / "a.png")
+    monkeypatch.setenv(decoding.LIMIT, "1")
+    with pytest.raises(ImageError, match=r"a.png: 1500x1000 is 2 megapixels, over the limit of 1; make it smaller, or"):
+        read_image(tmp_path / "a.png")
+    monkeypatch.setenv(decoding.LIMIT, "2")
+    assert read_image(tmp_path / "a.png").shape == (1000, 1500, 3)
+    for said in ("many", "0", "-1", "", "1e3"):
+        monkeypatch.setenv(decoding.LIMIT, said)
+        with pytest.raises(ConfigError, match=r"SLIMDET_MAX_MEGAPIXELS is .* not a number of megapixels"):
+            read_image(tmp_path / "a.png")
+
+
+def test_a_higher_limit_is_above_pillows_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setenv(decoding.LIMIT, "1")
+    file = io.BytesIO()
+    Image.new("L", (100, 80)).save(file, "PNG")
+    assert read_image(file.getvalue()).shape == (80, 100, 3)

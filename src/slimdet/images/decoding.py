@@ -5,13 +5,14 @@ What is decided here, once for training, evaluation and the runtime:
 * EXIF (and TIFF) orientation is applied, and colour profiles (ICC) are, so that pixels are sRGB;
 * transparency is composited over white, so colours hidden under transparent pixels never show;
 * 16-bit grey is scaled (v / 257), never clipped; for floating point and 32-bit integers see `slimdet.images.pixels`;
-* an image over `MAX_PIXELS` is refused from its header, before a pixel is decoded;
+* an image over the limit (`max_pixels`) is refused from its header, before a pixel is decoded;
 * a file that cannot be decoded whole is an `ImageError` that names it: there are no half-decoded images.
 
 The first of several frames or pages is read.
 """
 
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,13 +23,14 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 from PIL import Image
 
-from slimdet.errors import ImageError
+from slimdet.errors import ConfigError, ImageError, SlimdetError
 from slimdet.images import jpeg, tiff
 from slimdet.images.folders import UNREAD, UNREAD_HINT
 from slimdet.images.orientation import UPRIGHT, orientation, upright_size
 from slimdet.images.pixels import array_to_rgb, rescale_transparency, to_rgb
 
 MAX_PIXELS = 64_000_000  # 192 MB of RGB, and up to five times that on the way; telephones have 8192 x 6144
+LIMIT = "SLIMDET_MAX_MEGAPIXELS"  # the environment's: another one
 # Named, so that a file can never reach a decoder that starts another program (EPS) or that nobody fuzzes.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000")
 if find_spec("PIL.AvifImagePlugin"):  # Pillow 11.3 and later
@@ -46,6 +48,20 @@ class ImageFile:
 ImageSource: TypeAlias = str | Path | bytes | BinaryIO | ImageFile | Image.Image | np.ndarray
 
 
+def max_pixels() -> int:
+    """The most pixels that an image may have: `MAX_PIXELS`, or a million times what the environment's `LIMIT` says.
+
+    Raises:
+        ConfigError: the environment says something else than a whole number above 0.
+    """
+    said = os.environ.get(LIMIT)
+    if said is None:
+        return MAX_PIXELS
+    if not (said.isascii() and said.isdigit() and 0 < int(said) < 10**6):
+        raise ConfigError(f"{LIMIT} is {said[:50]!r}, not a number of megapixels; take one such as 100, or unset it")
+    return int(said) * 10**6
+
+
 def read_image(source: ImageSource) -> np.ndarray:
     """Decode `source` to RGB, upright.
 
@@ -58,7 +74,7 @@ def read_image(source: ImageSource) -> np.ndarray:
         uint8 array [H, W, 3], contiguous, 0..255. An RGB uint8 array is returned as it is, not copied.
 
     Raises:
-        ImageError: no such file, not an image, broken or cut off, over `MAX_PIXELS`, or a kind that is not known.
+        ImageError: no such file, not an image, broken or cut off, over the limit, or a kind that is not known.
     """
     return read_reduced(source, lambda width, height: 1)[0]
 
@@ -113,7 +129,7 @@ def image_size(source: ImageSource) -> tuple[int, int]:
     """Return (width, height) of `read_image(source)` from the header, in pixels.
 
     Raises:
-        ImageError: no such file, not an image, or over `MAX_PIXELS`.
+        ImageError: no such file, not an image, or over the limit.
     """
     if isinstance(source, np.ndarray):
         height, width = array_to_rgb(source).shape[:2]
@@ -159,6 +175,8 @@ def _opened(source: str | Path | bytes | BinaryIO | ImageFile | Image.Image) -> 
             _check_pixels(name, *source.size)
             yield source, b""
         else:
+            if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit, which stops at twice as many
+                Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels())
             data = source.data if isinstance(source, ImageFile) else _contents(source, name)
             _check_complete(data)
             opened = jpeg.without_end(data) if data.startswith(jpeg.START) else data
@@ -193,12 +211,12 @@ def _named(name: str) -> Iterator[None]:
     """Turn whatever reading and decoding an image raise into an ImageError that names it."""
     try:
         yield
-    except ImageError:
+    except SlimdetError:
         raise
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"{name}: more than the limit of {MAX_PIXELS // 10**6} megapixels") from None
+        raise ImageError(f"{name}: more than the limit of {max_pixels() // 10**6} megapixels") from None
     except Image.UnidentifiedImageError:
         hint = f"; {UNREAD_HINT}" if Path(name).suffix.lower() in UNREAD else ""
         raise ImageError(f"{name}: not an image of a known kind ({', '.join(FORMATS)}){hint}") from None
@@ -221,11 +239,12 @@ def _contents(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
 def _check_pixels(name: str, width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{name}: {width}x{height} has no pixels")
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels():
         megapixels = width * height / 10**6
-        limit = MAX_PIXELS // 10**6
+        limit = max_pixels() // 10**6
         raise ImageError(
-            f"{name}: {width}x{height} is {megapixels:.0f} megapixels, over the limit of {limit}; make it smaller"
+            f"{name}: {width}x{height} is {megapixels:.0f} megapixels, over the limit of {limit}; make it smaller, "
+            f"or set {LIMIT}"
         )
 
 
