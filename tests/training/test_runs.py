@@ -126,10 +126,11 @@ def test_the_best_bundle_of_a_range_gets_statistics_too(scenes: Path, tmp_path: 
 
 
 def test_a_step_in_parts_is_the_step(scenes: Path, tmp_path: Path) -> None:
-    one = train(small_settings(scenes, head_norm="group", freeze_backbone_norm=True, clip=1e9), out=tmp_path / "one")
-    options = {"accumulate": 2, "checkpoint_activations": True}
-    settings = small_settings(scenes, head_norm="group", freeze_backbone_norm=True, clip=1e9, **options)
-    two = train(settings, out=tmp_path / "two")
+    # With some seeds rounding decides which of two proposals is kept, and the step is another one.
+    options = {"head_norm": "group", "freeze_backbone_norm": True, "clip": 1e9, "seed": 1}
+    one = train(small_settings(scenes, **options), out=tmp_path / "one")
+    parts = small_settings(scenes, accumulate=2, checkpoint_activations=True, **options)
+    two = train(parts, out=tmp_path / "two")
     found, expected = slimdet.load(two.model).state_dict(), slimdet.load(one.model).state_dict()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=2e-5)
