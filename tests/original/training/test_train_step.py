@@ -39,7 +39,7 @@ def assert_losses(found: dict[str, Any], wanted: dict[str, Any], limit: float = 
                 assert found[width][name] == pytest.approx(value, rel=limit, abs=1e-9), (width, name)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("faster", marks=pytest.mark.slow), "mask", "rpn"])
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("faster", "mask")), "rpn"])
 def test_losses_and_gradients_are_the_originals(
     original: Reference,
     synthetic: Any,
