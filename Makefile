@@ -29,7 +29,7 @@ demo: $(BASE)
 
 # One torch thread for each test process: more of them than cores would wait on one another.
 test: $(DEV)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -3,12 +3,10 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data._utils import signal_handling
 
 from scenes import make_scenes
 from scenes_detector import small_settings
@@ -24,18 +22,6 @@ signal.signal(
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def no_handler_of_ended_children() -> Iterator[None]:
-    """Take away the handler of SIGCHLD that torch leaves once data workers have run.
-
-    Linux 6.18 on a virtual machine with AMX could not deliver that signal every time: the process died of SIGSEGV
-    (SI_KERNEL) while it waited for a child, some hundred tests later.
-    """
-    yield
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal_handling._SIGCHLD_handler_set = False
 
 
 @pytest.fixture(autouse=True)

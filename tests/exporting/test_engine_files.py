@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 
@@ -22,6 +21,7 @@ from slimdet.cli.verbs import main
 from slimdet.errors import BundleError, ConfigError, WidthError
 from slimdet.exporting import engine_files
 from slimdet.models.builders import NECKS
+from slimdet.runtime.openvino_engine import core
 
 IMAGES = photographs((75, 90), 2, seed=0).numpy()
 
@@ -106,7 +106,7 @@ def test_openvino_beside_onnx(exported: Path, tmp_path: Path) -> None:
     file = model / "width-0.5.xml"
     assert manifest.read(model).engine("openvino", 0.5) == [file, file.with_suffix(".bin")]
     assert written.widths["0.5"].bytes == sum(part.stat().st_size for part in (file, file.with_suffix(".bin")))
-    read = openvino.Core().read_model(file)
+    read = core().read_model(file)
     assert str(read.input("images").partial_shape) == "[?,?,?,3]"
     assert json.loads(read.get_rt_info(["framework", "classes"]).astype(str)) == ["cat", "dog"]
     assert not [path.name for path in model.iterdir() if path.is_dir()], "temporary folders"

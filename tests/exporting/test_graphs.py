@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from slimdet.exporting.graphs import Graph
 from slimdet.exporting.onnx import folded, to_onnx
 from slimdet.exporting.openvino import converted, save_ir
 from slimdet.models.suppression import set_suppression
+from slimdet.runtime.openvino_engine import core
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def detector() -> Any:
 def every_engine(model: onnx.ModelProto, images: np.ndarray, folder: Path) -> dict[str, list[np.ndarray]]:
     session = onnxruntime.InferenceSession(model.SerializeToString())
     save_ir(converted(model), folder / "model.xml")
-    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     usual = defaults(model)
     given = {"images": images}
     return {"onnxruntime": session.run(None, given), "openvino": list(compiled(given | usual).values())}

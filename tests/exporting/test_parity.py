@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torchvision.models import detection
@@ -18,6 +17,7 @@ from slimdet.exporting.onnx import folded, to_onnx
 from slimdet.exporting.openvino import converted, save_ir
 from slimdet.models.backbones import BACKBONES
 from slimdet.models.image_size import resize_shorter_side
+from slimdet.runtime.openvino_engine import core
 
 Run = Callable[..., list[np.ndarray]]  # of images and, by name, of other inputs
 
@@ -50,7 +50,7 @@ def engines(model: onnx.ModelProto, folder: Path) -> dict[str, Run]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     save_ir(converted(model), folder / "model.xml")
     usual = defaults(model)
-    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return {
         "onnxruntime": lambda images, **point: session.run(None, {"images": images, **point}),
         "openvino": lambda images, **point: list(compiled({"images": images, **usual, **point}).values()),

@@ -106,6 +106,7 @@ def assert_same(one: dict[str, torch.Tensor], two: Path) -> None:
     assert all(torch.allclose(value, one[name], rtol=0, atol=1e-7) for name, value in found.items())
 
 
+@pytest.mark.slow  # a minute; the trainer's resuming is tested in its own process
 def test_training_killed_and_taken_up_again(config: Path, tmp_path: Path) -> None:
     two = tmp_path / "two"
     flags = [str(config), "--work_dir", str(two), "--validate"]

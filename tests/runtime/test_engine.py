@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 
 from runtime.mask_engine import mask_bundle
@@ -18,6 +17,7 @@ from slimdet.errors import BundleError, ConfigError
 from slimdet.images.decoding import read_image
 from slimdet.runtime import engine as engines
 from slimdet.runtime.engine import EngineName, choose
+from slimdet.runtime.openvino_engine import core
 
 
 def without_engines(folder: Path) -> Path:
@@ -181,7 +181,7 @@ def test_openvino_computes_in_half_the_bits_where_the_processor_has_them() -> No
     image = read_image(PHOTOGRAPHS / "horses.jpg")
     runtime = Runtime(engine="openvino", width=0.5)
     exact = runtime(image)
-    has = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     with pytest.raises(ConfigError, match="openvino on this cpu has no fp16; take precision"):
         runtime(image, point=Point(0.5, precision="fp16"))
     if precision.upper() not in has:

@@ -1,6 +1,7 @@
 """OpenVINO: Intel's engine, from the extra `openvino`."""
 
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,17 @@ from slimdet.runtime.exported import OPTIONS, EngineOutputs, FileInputs
 
 SHAPES = 64  # layers that are kept as prepared for a shape, the last ones; with its own 5000 OpenVINO grows and grows
 _HALVES: dict[Precision, str] = {"bf16": "bf16", "fp16": "f16"}  # and OpenVINO's names
+
+
+@cache
+def core() -> openvino.Core:
+    """The one `openvino.Core` of this process, which stays to its end.
+
+    OpenVINO's CPU plugin gives the thread that makes it a stack for signals, and takes the memory away when it goes. If
+    it goes in another thread, or before one that was made earlier, the thread is left without, and the next signal (of
+    Ctrl-C, of a child that ended) is the end of the process: SIGSEGV, with OpenVINO 2026.4 on Linux.
+    """
+    return openvino.Core()
 
 
 class OpenvinoEngine:
@@ -37,7 +49,7 @@ class OpenvinoEngine:
         self._bundle, self._options, device = bundle, options, options.device
         self.least_conf = self.own_conf = exported_threshold(bundle)
         self._kind = "openvino" if bundle.engines("openvino") else "onnx"
-        self._core = openvino.Core()
+        self._core = core()
         self.device = "cpu" if device == "auto" else device
         available = [name.lower() for name in self._core.available_devices]
         if self.device not in available:

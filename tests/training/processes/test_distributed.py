@@ -169,6 +169,7 @@ def test_a_killed_process_ends_all_and_the_next_start_goes_on_to_the_same_weight
     assert all(torch.equal(after["model"][name], value) for name, value in before["model"].items())
 
 
+@pytest.mark.slow  # a minute; that a killed one ends all is tested above
 def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path: Path) -> None:
     data = make_scenes(tmp_path / "scenes")
     flags = ["--epochs", "10", "--save-every", "0.001", "--no-evaluate"]
