@@ -36,7 +36,7 @@ def turn_upright(coco: dict[str, Any], folder: Path) -> int:
         How many images that were.
     """
     images: ImageRecords = coco["images"]
-    turned = 0
+    turned, shapes = 0, dict[int, Any]()
     for place in range(len(images)) if len(images) <= MOST else ():
         try:
             (width, height), orientation = size_and_orientation(folder / images.names[place])
@@ -47,9 +47,13 @@ def turn_upright(coco: dict[str, Any], folder: Path) -> int:
         records: Records = coco["annotations"]
         some = np.flatnonzero(records.image_id == images.ids[place])
         if not _is_upright(records.bbox[some], width, height):
-            _turn_records(records, some, orientation, (width, height))
+            shapes |= _turn_records(records, some, orientation, (width, height))
         images.sizes[place] = height, width
         turned += 1
+    if shapes:
+        packed = coco["annotations"].segmentation
+        kept = (shapes.get(place, shape) for place, shape in enumerate(packed))
+        coco["annotations"].segmentation = Packed(kept)
     if turned:
         log.warning(
             "%d images have the size in the annotations that they had before their orientation (EXIF) was applied: "
@@ -65,17 +69,15 @@ def _is_upright(boxes: np.ndarray, width: int, height: int) -> bool:
     return bool((ends <= (width, height)).all() and not (ends <= (height, width)).all())
 
 
-def _turn_records(records: Records, places: np.ndarray, orientation: int, size: tuple[int, int]) -> None:
+def _turn_records(records: Records, places: np.ndarray, orientation: int, size: tuple[int, int]) -> dict[int, Any]:
+    """Turn the boxes at some places; the turned segmentations by place, as all are packed anew at once."""
     turn = BOX_TURNS[orientation]
     for place in places.tolist():
         x, y, w, h = records.bbox[place].tolist()
         x1, y1, x2, y2 = turn((x, y, x + w, y + h), *size)
         records.bbox[place] = x1, y1, x2 - x1, y2 - y1
-    if records.segmentation is not None:
-        shapes = list(records.segmentation)
-        for place in places.tolist():
-            shapes[place] = _turned_shape(shapes[place], orientation, size)
-        records.segmentation = Packed(shapes)
+    given = {} if records.segmentation is None else {place: records.segmentation[place] for place in places.tolist()}
+    return {place: _turned_shape(one, orientation, size) for place, one in given.items() if one is not None}
 
 
 def _turned_shape(shape: Any, orientation: int, size: tuple[int, int]) -> Any:
