@@ -67,6 +67,7 @@ BROKEN = {
     "it needs numbers, AP among them": (Rung, rung(Point()).entry | {"metrics": {"AP50": 0.4}}),
     "it needs numbers, AP among": (Rung, rung(Point()).entry | {"metrics": {"AP": "0.4"}}),
     "AP among them, and images": (Rung, rung(Point()).entry | {"images": 0.5}),
+    "it needs numbers, AP": (Rung, rung(Point()).entry | {"macs": 1.5}),
     "it needs p50_ms, p90_ms and n above 0": (Timing, {"point": {"width": 1.0}, "p50_ms": 0, "p90_ms": 1, "n": 5}),
     "is no latencies of a ladder": (Latencies, HERE.entry | {"points": None}),
 }

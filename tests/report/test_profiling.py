@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 import slimdet
+from slimdet.bundle.ladder import Point
 from slimdet.core.scopes import Scope
 from slimdet.core.slimmable import Slimmable
 from slimdet.errors import ConfigError
 from slimdet.models.backbones import classifier, trunk
 from slimdet.models.builders import faster_rcnn, mask_rcnn
-from slimdet.report.profiling import MB, count_macs, profile
+from slimdet.report.profiling import MB, count_macs, point_macs, profile
 
 IMAGES = (torch.zeros(1, 3, 224, 224),)
 
@@ -81,6 +82,21 @@ def test_multiply_adds_do_not_depend_on_what_is_seen(builder: Callable[..., Any]
 def test_a_larger_picture_costs_more(small: Slimmable) -> None:
     counts = [profile(small, imgsz=side, device="cpu", repeats=1).widths["1.0"]["macs"] for side in (64, 128)]
     assert counts[0] < counts[1]
+
+
+def test_each_point_has_its_multiply_adds(small: Slimmable) -> None:
+    few, many, larger, narrow = points = [
+        Point(1.0, 64, 10), Point(1.0, 64, 20), Point(1.0, 128, 10), Point(0.5, 64, 10)
+    ]  # fmt: skip
+    found = point_macs(small, points)
+    head: Any = small.extract(1.0).roi_heads
+    layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    assert found[many] - found[few] == 10 * sum(layer.weight.numel() for layer in layers)
+    assert found[larger] > 2 * found[few]
+    assert found[narrow] < found[few]
+    detector: Any = small.twin(1.0)
+    own = Point(1.0, detector.transform.min_size[-1], detector.rpn._post_nms_top_n["testing"])
+    assert point_macs(small, [own])[own] == profile(small, device="cpu", repeats=1).widths["1.0"]["macs"]
 
 
 class Hungry(nn.Module):

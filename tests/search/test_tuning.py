@@ -76,6 +76,8 @@ def test_the_ladder_is_the_front_of_what_was_measured(exported: Path, data: Path
     said = card.read(exported)
     assert said.ladder == tuple(step.rung for step in result.ladder)
     assert {rung.images for rung in said.ladder} == {16}
+    macs = {step.rung.point: step.rung.macs or 0 for step in steps}
+    assert all(macs[one] > macs[replace(one, width=0.25)] > 0 for one in macs if one.width == 0.5)
     assert said.latencies[result.machine].points == tuple(step.timing for step in result.ladder)
     assert (said.metrics, said.training) == (before.metrics, before.training)
     # And a runtime takes its times.

@@ -111,6 +111,7 @@ def test_a_person_tries_the_model(server: Server, browser: Browser, tmp_path: Pa
     assert browser.run(label) == "Found: cat"
     assert float(browser.text("total")) > 0
     assert browser.text("width") == f"{ladder[-1]['point']['width']:g}"
+    assert float(browser.text("macs")) == float(f"{ladder[-1]['macs'] / 1e9:.2g}")
 
     browser.press("rung", "\ue012")  # the left arrow key
     browser.until(lambda: browser.text("ap") == f"{100 * ladder[-2]['AP']:.1f}", "a cheaper point")

@@ -80,6 +80,7 @@ class Rung:
         images: how many they were measured on.
         data: the data set's name.
         weights: the digest of its width that they are true of, as the card has it.
+        macs: multiply-adds of a square image of the point's size, with all its proposals; None is not counted.
     """
 
     point: Point
@@ -87,6 +88,7 @@ class Rung:
     images: int
     data: str
     weights: str
+    macs: int | None = None
 
     @property
     def ap(self) -> float:
@@ -107,7 +109,8 @@ class Rung:
         """
         rung = _made(cls, entry, point=Point.of)
         numbers = rung.metrics.values() if isinstance(rung.metrics, Mapping) else [None]
-        if not all(map(_is_number, numbers)) or "AP" not in rung.metrics or type(rung.images) is not int:
+        whole = type(rung.images) is int and (rung.macs is None or (type(rung.macs) is int and rung.macs > 0))
+        if not all(map(_is_number, numbers)) or "AP" not in rung.metrics or not whole:
             raise BundleError(f"{entry!r:.200} is no rung of a ladder: it needs numbers, AP among them, and images")
         return rung
 

@@ -9,7 +9,7 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
+from slimdet.bundle.ladder import Point
 from slimdet.core.slimmable import Slimmable
 from slimdet.devices import choose_device
 from slimdet.errors import ConfigError
@@ -98,6 +99,29 @@ def count_macs(module: nn.Module, example: tuple[Any, ...]) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*example)
     return counter.get_total_flops() // 2
+
+
+def point_macs(model: Slimmable, points: Iterable[Point]) -> dict[Point, int]:
+    """Multiply-adds of a full house at each point, of a square picture of its size; the model is left as it was.
+
+    Raises:
+        ConfigError: proposals of a detector that has none.
+    """
+    found, detectors = {}, {}
+    for point in points:
+        if point.width not in detectors:
+            detectors[point.width] = model.extract(point.width).cpu().eval()
+            _fill_house(detectors[point.width])
+        detector = detectors[point.width]
+        side = point.imgsz or _usual_side(detector)
+        _take_size(detector, side)
+        if point.proposals is not None:
+            limits = getattr(getattr(detector, "rpn", None), "_post_nms_top_n", None)  # torchvision's
+            if limits is None:
+                raise ConfigError(f"{type(detector).__name__} has no number of proposals; leave --proposals out")
+            limits["testing"] = point.proposals
+        found[point] = count_macs(detector, ([torch.zeros(3, side, side)],))
+    return found
 
 
 def _detectors(model: Slimmable | Mapping[float, nn.Module], place: torch.device) -> dict[str, nn.Module]:

@@ -110,11 +110,26 @@ def costs(runtime: "Runtime") -> dict[Point, float]:
 
 def accuracies(runtime: "Runtime", points: Iterable[Point]) -> dict[Point, float]:
     """AP of points, 0..1, as the bundle has it: of the ladder's, and of the widths as they are."""
-    found: dict[Point, float | None] = {rung.point: rung.ap for rung in runtime.ladder}
-    for point in (wanted := list(points)):
-        if point == runtime.complete(Point(point.width)):
-            found.setdefault(point, runtime.manifest.metrics.get(str(point.width), {}).get("bbox", {}).get("AP"))
-    return {point: ap for point in wanted if (ap := found.get(point)) is not None}
+    return _known(runtime, points, {rung.point: rung.ap for rung in runtime.ladder}, "bbox", "AP")
+
+
+def multiply_adds(runtime: "Runtime", points: Iterable[Point]) -> dict[Point, float]:
+    """Multiply-adds of points for a square image, as the bundle has them, likewise."""
+    return _known(runtime, points, {rung.point: rung.macs for rung in runtime.ladder}, "cost", "macs")
+
+
+def _known(
+    runtime: "Runtime", points: Iterable[Point], of_rungs: Mapping[Point, float | None], kind: str, name: str
+) -> dict[Point, float]:
+    """What the ladder says of points, and the card of the widths as they are; without what neither says."""
+    found = {}
+    for point in points:
+        value = of_rungs.get(point)
+        if value is None and point == runtime.complete(Point(point.width)):
+            value = runtime.manifest.metrics.get(str(point.width), {}).get(kind, {}).get(name)
+        if value is not None:
+            found[point] = value
+    return found
 
 
 def medians(runtime: "Runtime", points: Sequence[Point]) -> dict[Point, float]:

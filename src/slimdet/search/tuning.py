@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from slimdet.bundle import card, manifest
+from slimdet.bundle import card, manifest, store
 from slimdet.bundle.ladder import Latencies, Point, Rung, Timing, best_within
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_val_split
@@ -18,6 +18,7 @@ from slimdet.files import atomic_folder, new_run_dir
 from slimdet.messages import with_fields
 from slimdet.models.kinds import require
 from slimdet.report.plots import plot_ladder
+from slimdet.report.profiling import point_macs
 from slimdet.runtime.detector import Runtime
 from slimdet.runtime.engine import choose
 from slimdet.runtime.machine import machine_key, versions
@@ -121,10 +122,9 @@ def tune(
     first = trials.timings(points, FIRST_REPEATS, "first")
     left = trials.race(points, [one.p50_ms for one in first], [point for line in curves.values() for point in line])
     weights, name = card.digests(described.weights(), described.widths), split.annotations.stem
+    macs = point_macs(store.load(model), left)
     steps = {
-        one.point: Step(
-            Rung(one.point, trials.metrics(one.point), trials.images, name, weights[str(one.point.width)]), one
-        )
+        one.point: Step(_rung(one.point, trials, name, weights, macs), one)
         for one in trials.timings(left, settings.repeats, "last")
     }
     places = front([step.timing.p50_ms for step in steps.values()], [step.rung.ap for step in steps.values()])
@@ -151,6 +151,12 @@ def _alone(points: Sequence[Point], knob: str) -> list[Point]:
     """The points that differ from the full one by this knob alone."""
     full = _full(points).entry | {knob: None}
     return [point for point in points if point.entry | {knob: None} == full]
+
+
+def _rung(
+    point: Point, trials: Trials, data: str, weights: Mapping[str, str], macs: Mapping[Point, int]
+) -> Rung:
+    return Rung(point, trials.metrics(point), trials.images, data, weights[str(point.width)], macs[point])
 
 
 def _latencies(runtime: Runtime, settings: TuneSettings, ladder: Sequence[Step]) -> Latencies:

@@ -150,14 +150,16 @@ class App:
         """GET /v1/status: the ladder with what is expected of it now, and the load."""
         scheduler = self.pool.scheduler
         expected = scheduler.latency.expected_ms(0.5)
+        ready = self.ready
         ladder = [
-            {"point": point.entry, "AP": self.ready.ap.get(point), "idle_ms": idle, "expected_ms": ms}
-            for (point, idle), ms in zip(self.ready.costs_ms.items(), expected, strict=True)
+            {"point": point.entry, "AP": ready.ap.get(point), "macs": ready.macs.get(point)}
+            | {"idle_ms": idle, "expected_ms": ms}
+            for (point, idle), ms in zip(ready.costs_ms.items(), expected, strict=True)
         ]
         state = {
             "model": self.name,
-            "engine": self.ready.engine,
-            "classes": list(self.ready.classes),
+            "engine": ready.engine,
+            "classes": list(ready.classes),
             "deadline_ms": self.limits.deadline_ms,
             "ladder": ladder,
             "load": scheduler.latency.load,

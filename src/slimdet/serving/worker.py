@@ -38,6 +38,7 @@ class Ready:
         masks: whether detections may have masks.
         costs_ms: of each point where nothing else runs, cheapest first.
         ap: of the points of which it is known, 0..1.
+        macs: multiply-adds, likewise.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Ready:
     masks: bool
     costs_ms: "Mapping[Point, float]"
     ap: "Mapping[Point, float]"
+    macs: "Mapping[Point, float]"
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def serve(connection: Connection) -> None:
 
 
 def _started(start: Start) -> "tuple[Runtime, Ready]":
-    from slimdet.runtime.budget import accuracies, costs
+    from slimdet.runtime.budget import accuracies, costs, multiply_adds
     from slimdet.runtime.detector import Runtime
 
     runtime = Runtime(**start.options)
@@ -166,7 +168,8 @@ def _started(start: Start) -> "tuple[Runtime, Ready]":
     if start.known is not None:
         return runtime, start.known
     name, engine, masks = runtime.manifest.name, runtime.engine.name, results[0].mask_cells is not None
-    return runtime, Ready(name, engine, runtime.classes, runtime.widths, masks, ms, accuracies(runtime, ms))
+    ap, macs = accuracies(runtime, ms), multiply_adds(runtime, ms)
+    return runtime, Ready(name, engine, runtime.classes, runtime.widths, masks, ms, ap, macs)
 
 
 def _small_jpeg() -> bytes:

@@ -6,7 +6,7 @@ const LONGEST = 1600; // pixels of a side that are sent
 const TYPES = ["image/jpeg", "image/png", "image/webp", "image/bmp"];
 const COLOURS = ["#e8590c", "#1c7ed6", "#2f9e44", "#ae3ec9", "#f08c00", "#0c8599", "#d6336c", "#5f3dc4"];
 
-let ladder = []; // of the server: point, AP, idle_ms, expected_ms
+let ladder = []; // of the server: point, AP, macs, idle_ms, expected_ms
 let picture = null; // {bitmap, blob}
 let video = null;
 let token = "";
@@ -191,6 +191,8 @@ function tell(answer) {
   at("width").textContent = answer.point.width;
   const proposals = answer.point.proposals ? `, ${answer.point.proposals} proposals` : "";
   at("rest").textContent = `width, ${answer.point.imgsz} px${proposals}`;
+  const macs = ladder[answer.rung]?.macs;
+  at("macs").textContent = macs ? (macs / 1e9).toPrecision(2) : "–";
   at("ap").textContent = answer.AP === null ? "–" : (100 * answer.AP).toFixed(1);
   draw(answer.rung);
 }
