@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import json
+import os
 import shlex
 import shutil
 from dataclasses import fields
@@ -92,6 +93,17 @@ def document(words: list[str], capsys: Capture, code: int = 0) -> dict:
 
 
 # ------------------------------------------------------------------------------------------------- help
+
+
+def test_threads_wait_briefly_unless_the_user_has_said_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["--version"]) == 0
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert main(["--version"]) == 0
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 @pytest.mark.parametrize("verb", VERBS)

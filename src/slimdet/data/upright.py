@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from slimdet.data.annotations import TOLERANCE, encoded, rle_functions
 from slimdet.data.formats.records import ImageRecords, Packed, Records
@@ -84,7 +83,7 @@ def _turned_shape(shape: Any, orientation: int, size: tuple[int, int]) -> Any:
     if not isinstance(shape, list):
         width, height = size
         bitmap = rle_functions().decode(encoded(shape, height, width))  # as stored: the sides change places
-        upright = np.array(Image.fromarray(bitmap).transpose(UPRIGHT[orientation]))
+        upright = UPRIGHT[orientation](bitmap)
         return rle_functions().encode(np.asfortranarray(upright))
     turn = BOX_TURNS[orientation]
     polygons = (zip(polygon[::2], polygon[1::2], strict=True) for polygon in shape)

@@ -29,7 +29,7 @@ from slimdet.images.folders import UNREAD, UNREAD_HINT
 from slimdet.images.orientation import UPRIGHT, orientation, upright_size
 from slimdet.images.pixels import array_to_rgb, rescale_transparency, to_rgb
 
-MAX_PIXELS = 64_000_000  # 192 MB of RGB, and up to five times that on the way; telephones have 8192 x 6144
+MAX_PIXELS = 64_000_000  # of 6 to 18 bytes each on the way (benchmarks/runtime/decoding.py); telephones: 8192 x 6144
 LIMIT = "SLIMDET_MAX_MEGAPIXELS"  # the environment's: another one
 # Named, so that a file can never reach a decoder that starts another program (EPS) or that nobody fuzzes.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000")
@@ -100,18 +100,21 @@ def read_reduced(source: ImageSource, reduction: Callable[[int, int], int]) -> t
         pixels = array_to_rgb(source)
         size = pixels.shape[1], pixels.shape[0]
         factor = reduction(*size)
-        return (pixels if factor == 1 else np.array(Image.fromarray(pixels).reduce(factor))), size
+        return _reduced(pixels, factor), size
     with _opened(source) as (image, data):
         width, height = upright_size(image)
         factor = reduction(width, height)
         decoded = jpeg.decoded(image, data, factor) if data.startswith(jpeg.START) else image
         decoded.load()
-        rgb = to_rgb(decoded)
+        pixels = to_rgb(decoded)
         # Read after decoding: Pillow turns a TIFF upright by itself while loading, and then drops the tag.
         turn = UPRIGHT.get(orientation(decoded))
-        rgb = rgb if turn is None else rgb.transpose(turn)
-        left = factor * rgb.width // width
-        return np.array(rgb if left == 1 else rgb.reduce(left)), (width, height)
+        pixels = pixels if turn is None else np.ascontiguousarray(turn(pixels))
+        return _reduced(pixels, factor * pixels.shape[1] // width), (width, height)
+
+
+def _reduced(pixels: np.ndarray, factor: int) -> np.ndarray:
+    return pixels if factor == 1 else np.array(Image.fromarray(pixels).reduce(factor))
 
 
 def open_file(source: str | Path | bytes | BinaryIO) -> ImageFile:

@@ -26,9 +26,13 @@ def check_kind(image: Any) -> None:
         raise ValueError("a TIFF of 32-bit greys in which 0 is white; save it with 0 as black")
 
 
-def grey_values(image: Any) -> NDArray:
-    """Values [H, W] of a decoded TIFF in deep greys, black being the least."""
-    values = np.asarray(image)
+def grey_values(values: NDArray, image: Any) -> NDArray:
+    """Values [h, W] of a decoded TIFF in deep greys as they are meant: unsigned where they are, black being the least.
+
+    Args:
+        values: of any of its rows, as Pillow has them.
+        image: the TIFF.
+    """
     tags = image.tag_v2
     if image.mode == "I" and tags.get(_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
         return values.view(np.uint32)  # Pillow takes the upper half of them for negative

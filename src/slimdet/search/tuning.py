@@ -153,9 +153,7 @@ def _alone(points: Sequence[Point], knob: str) -> list[Point]:
     return [point for point in points if point.entry | {knob: None} == full]
 
 
-def _rung(
-    point: Point, trials: Trials, data: str, weights: Mapping[str, str], macs: Mapping[Point, int]
-) -> Rung:
+def _rung(point: Point, trials: Trials, data: str, weights: Mapping[str, str], macs: Mapping[Point, int]) -> Rung:
     return Rung(point, trials.metrics(point), trials.images, data, weights[str(point.width)], macs[point])
 
 
