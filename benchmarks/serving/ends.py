@@ -13,38 +13,21 @@
 import argparse
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+from servers import served
+
 from slimdet.assets import PHOTOGRAPHS
 from slimdet.devices import cores, cpu_name
 
-START = "import sys; from slimdet.cli.verbs import main; sys.exit(main(['serve', *sys.argv[1:]]))"
 CLIENTS = 8
-
-
-@contextmanager
-def served(model: str, *words: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    command = [sys.executable, "-c", START, "--model", model, "--port", "0", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        port = next(int(found[1]) for line in process.stderr if (found := re.search(r"127\.0\.0\.1:(\d+)", line)))
-        threading.Thread(target=process.stderr.read, daemon=True).start()
-        try:
-            yield process, port
-        finally:
-            process.kill()
 
 
 def request(port: int, image: bytes, query: str) -> int:

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from load import served
+from servers import served
 
 from slimdet.assets import PHOTOGRAPHS
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
-    with served("bundled", None) as port, tempfile.TemporaryDirectory() as folder:
+    with served("bundled") as (_, port), tempfile.TemporaryDirectory() as folder:
         url = f"http://127.0.0.1:{port}"
         (Path(folder) / "schemathesis.toml").write_text(CONFIG)
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--seed", "1"]

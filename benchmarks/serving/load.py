@@ -22,12 +22,9 @@ import contextlib
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -36,11 +33,11 @@ from urllib.request import urlopen
 
 import numpy as np
 from arrivals import azure, flash_crowd, gamma, poisson, ramp, step
+from servers import served
 
 from slimdet.assets import VAL
 from slimdet.devices import cores, cpu_name
 
-START = "import sys; from slimdet.cli.verbs import main; sys.exit(main(['serve', *sys.argv[1:]]))"
 IDLE = 40  # requests that tell the deadline
 LONG_MS = 60_000
 
@@ -102,21 +99,6 @@ class Client:
             await asyncio.sleep(max(0.0, begin + due - time.perf_counter()))
             tasks.append(asyncio.ensure_future(one(number, due)))
         return list(await asyncio.gather(*tasks))
-
-
-@contextmanager
-def served(model: str, core: int | None) -> Iterator[int]:
-    """A server of this model in a process of its own; its port."""
-    pin: Callable[[], None] | None = None if core is None else lambda: os.sched_setaffinity(0, {core})
-    words = [sys.executable, "-c", START, "--model", model, "--port", "0"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=pin) as process:
-        assert process.stderr is not None
-        port = next(int(found[1]) for line in process.stderr if (found := re.search(r"127\.0\.0\.1:(\d+)", line)))
-        try:
-            yield port
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.stderr.read()
 
 
 def figures(replies: Sequence[Reply], deadline_ms: float) -> dict[str, Any]:
@@ -226,7 +208,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     own = sorted(os.sched_getaffinity(0))
-    with served(options.model, own[0] if len(own) > 1 else None) as port:
+    with served(options.model, core=own[0] if len(own) > 1 else None) as (_, port):
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, set(own[1:]) or set(own))
         result, replies = asyncio.run(measure(options, port))
