@@ -169,9 +169,9 @@ def recipes(page: str) -> str:
 
 def value_of(settings: TrainSettings, name: str) -> str:
     """A value as one would write it, and what is meant where there is none."""
+    meant = {"imgsz": NECKS[settings.neck].imgsz[0], "lr": settings.peak_lr, "weight_decay": settings.decay}
     value = getattr(settings, name)
-    if value is None:
-        value = NECKS[settings.neck].imgsz[0] if name == "imgsz" else settings.peak_lr
+    value = meant[name] if value is None else value
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -41,7 +41,9 @@ def test_what_is_asked_for_is_not_decided(name: Any) -> None:
         "gradient_reduction": "mean",
         "widest_only": 0.1,
         "batch": 3,
+        "optimizer": "sgd",
         "lr": 0.5,
+        "weight_decay": 0.1,
         "warmup": 7,
         "schedule": "step",
         "ema": 0.5,
@@ -76,15 +78,21 @@ def test_the_length_follows_the_number_of_images() -> None:
 
 def test_what_follows_the_number_of_steps() -> None:
     short = by_recipe("default", SMALL, {"epochs": 2.0})  # 76 steps
-    assert (short.warmup, short.widest_only, short.ema) == (15, 0.0, 0.8684)
+    assert (short.warmup, short.widest_only, short.ema, short.optimizer) == (15, 0.0, 0.8684, "adamw")
     long = by_recipe("default", SMALL, {"epochs": 200.0})  # 7600
-    assert (long.warmup, long.widest_only, long.ema) == (500, recipes.LATE[1], 0.9987)
+    assert (long.warmup, long.widest_only, long.ema, long.optimizer) == (500, recipes.LATE, 0.9987, "sgd")
     assert by_recipe("default", Task(1), {"epochs": 0.0}).ema == 0.0
 
 
-def test_the_batch_and_its_rate() -> None:
-    one = by_recipe("default", SMALL, {})
-    assert by_recipe("default", SMALL, {"batch": 2 * one.batch}).peak_lr == 2 * one.peak_lr
+def test_the_batch_and_its_rate(caplog: pytest.LogCaptureFixture) -> None:
+    for optimizer, growth in (("sgd", 2), ("adamw", 2**0.5)):
+        one, two = (by_recipe("default", SMALL, {"optimizer": optimizer, "batch": batch}) for batch in (8, 16))
+        assert two.peak_lr == pytest.approx(growth * one.peak_lr, rel=1e-2)
+    assert by_recipe("default", SMALL, {"lr": 0.001}).peak_lr == 0.001
+    assert by_recipe("default", SMALL, {"lr": 0.02, "optimizer": "sgd"}).peak_lr == 0.02
+    assert not caplog.text
+    assert by_recipe("default", SMALL, {"lr": 0.02}).optimizer == "adamw"
+    assert "--lr 0.02 is a rate for SGD, and this recipe takes AdamW; add --optimizer sgd" in caplog.text
     assert by_recipe("default", replace(SMALL, processes=3), {}).batch == 9
     batches = [by_recipe("default", replace(LARGE, memory_gb=gb), {}).batch for gb in (1, 8, 24, 80)]
     assert batches == [1, 2, 8, 16]
@@ -127,14 +135,17 @@ def test_a_run_stores_what_is_trained(scenes: Path, tmp_path: Path) -> None:
     }
     run = slimdet.train(recipe="fast", out=tmp_path / "run", epochs=1, evaluate=False, device="cpu", **asked).run
     stored = json.loads((run / "settings.json").read_text())
-    assert {name: stored[name] for name in ("recipe", "backbone", "neck", "imgsz", "batch", "epochs", "lr")} == {
+    assert {
+        name: stored[name] for name in ("recipe", "backbone", "neck", "imgsz", "batch", "epochs", "optimizer", "lr")
+    } == {
         "recipe": "fast",
         "backbone": "mobilenet_v2",
         "neck": "light",
         "imgsz": 64,
         "batch": 6,
         "epochs": 1,
-        "lr": pytest.approx(RECIPES["fast"].lr * 6 / 8),
+        "optimizer": "adamw",
+        "lr": TrainSettings(optimizer="adamw", batch=6).peak_lr,
     }
     assert manifest.read(run / "model").architecture["nms"] == "all"
     with pytest.raises(ConfigError, match=r"--resume .*: leave out --recipe, --lr"):

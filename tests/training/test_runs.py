@@ -156,6 +156,18 @@ def test_masks_train_and_validate(scenes: Path, tmp_path: Path) -> None:
     assert set(result.widths["1.0"]) == {"bbox", "segm"}
 
 
+def test_adamw_moves_each_weight_by_the_rate(scenes: Path, tmp_path: Path) -> None:
+    runs = {
+        lr: train(small_settings(scenes, optimizer="adamw", lr=lr, weight_decay=0.0, warmup=0), out=tmp_path / str(lr))
+        for lr in (1e-12, 1e-3)
+    }
+    before, after = (slimdet.load(run.model).state_dict() for run in runs.values())
+    (name,) = [name for name in before if name.endswith("cls_score.weight")]
+    moved = (after[name] - before[name]).abs()
+    assert moved.max() == pytest.approx(1e-3, rel=0.01)  # the first step of Adam: lr * sign of the gradient
+    assert (moved > 0.9e-3).float().mean() > 0.5
+
+
 class SignalAt(Callback):
     """Sends this process a signal after a step."""
 
@@ -174,7 +186,7 @@ def weights(run: Path) -> bytes:
 @pytest.mark.parametrize(
     "options",
     [
-        {"ema": 0.9, "workers": 2, "distill": 1.0, "schedule": "cosine", "accumulate": 2},
+        {"ema": 0.9, "workers": 2, "distill": 1.0, "schedule": "cosine", "accumulate": 2, "optimizer": "adamw"},
         {"width_sampling": "range", "recalibrate": 4, "model": "mask_rcnn"},
         {"width_sampling": "sandwich", "widths": (0.25, 0.5, 0.75, 1.0), "imgsz": (32, 64), "augment": "strong"},
     ],

@@ -65,10 +65,11 @@ def train(
     epochs: Annotated[Positive, "passes over the training images"] = BY_RECIPE,
     batch: Annotated[Count, "images in a step, of all processes together"] = BY_RECIPE,
     accumulate: Annotated[Count, "parts of a batch, computed one after another: less memory"] = T.accumulate,
+    optimizer: Annotated[settings.Optimizer, "what makes a step of the gradients"] = BY_RECIPE,
     lr: Annotated[Positive | None, "peak learning rate"] = BY_RECIPE,
     schedule: Annotated[settings.Schedule, "x 0.1 at 2/3 and 11/12, or a cosine to zero"] = BY_RECIPE,
     warmup: Annotated[Natural, "steps of linear warm-up"] = BY_RECIPE,
-    weight_decay: Annotated[NonNegative, "L2 penalty"] = T.weight_decay,
+    weight_decay: Annotated[NonNegative | None, "pull of weights towards 0"] = BY_RECIPE,
     clip: Annotated[Positive, "largest norm of the gradient"] = T.clip,
     ema: Annotated[Fraction, "decay of the average of the weights, as 0.998; 0 is off"] = BY_RECIPE,
     augment: Annotated[

@@ -15,13 +15,14 @@ import torch
 from slimdet.devices import choose_device
 from slimdet.models.kinds import kind_of
 from slimdet.training.own import Own
-from slimdet.training.settings import RecipeName, TrainSettings
+from slimdet.training.settings import OPTIMIZERS, RecipeName, TrainSettings
 from slimdet.training.start import is_bundle
 
 # What a recipe decides where it was not asked for, in the order in which it is told.
 DECIDES = (
     *("backbone", "neck", "imgsz", "head_norm", "sort", "width_sampling", "distill", "distill_parts"),
-    *("gradient_reduction", "widest_only", "batch", "lr", "warmup", "schedule", "ema", "epochs", "augment"),
+    *("gradient_reduction", "widest_only", "batch", "optimizer", "lr", "weight_decay"),
+    *("warmup", "schedule", "ema", "epochs", "augment"),
 )
 BUILT = ("backbone", "neck", "imgsz", "head_norm", "sort")  # what a detector that is there already has
 PARTS: dict[bool, dict[str, Any]] = {  # of the detector, by whether the device is a GPU of NVIDIA's
@@ -32,7 +33,8 @@ BATCH = {False: 8, True: 16}
 GB_PER_IMAGE = 2.5  # of a GPU's memory: ResNet-50, the full neck, 800 pixels
 MOST_EPOCHS = 100
 WARMUP = 500  # steps, or a fifth of the training where that is less
-LATE = (2000, 0.3)  # from so many steps on the widest is trained alone for the first part
+LONG = 2000  # steps: from so many on SGD, and
+LATE = 0.3  # the first part, in which the widest is trained alone
 
 logger = logging.getLogger("slimdet")
 
@@ -43,7 +45,7 @@ class Recipe:
 
     Attributes:
         settings: fields of `TrainSettings`, the same in every training.
-        lr: peak learning rate of a step of 8 images; it grows with the batch.
+        lr: peak learning rate of SGD for a step of 8 images; it grows with the batch.
         images: to be seen in all, by whether the device is a GPU.
         epochs: at least, likewise.
     """
@@ -132,9 +134,13 @@ def by_recipe(name: RecipeName, task: Task, asked: Mapping[str, Any]) -> TrainSe
     batch = found.setdefault("batch", _batch(task))
     epochs = found.setdefault("epochs", _epochs(recipe, task))
     steps = max(1, round(math.ceil(task.images / batch) * epochs))
-    found.setdefault("lr", recipe.lr * batch / 8)
+    chosen = "optimizer" not in found
+    if found.setdefault("optimizer", "sgd" if steps >= LONG else "adamw") == "sgd":
+        found.setdefault("lr", recipe.lr * batch / 8)
+    elif chosen and found.get("lr", 0) > 10 * OPTIMIZERS["adamw"].lr:
+        logger.warning("--lr %g is a rate for SGD, and this recipe takes AdamW; add --optimizer sgd", found["lr"])
     found.setdefault("warmup", min(WARMUP, steps // 5))
-    found.setdefault("widest_only", LATE[1] if steps >= LATE[0] else 0.0)
+    found.setdefault("widest_only", LATE if steps >= LONG else 0.0)
     found.setdefault("ema", round(min(max(1 - 10 / steps, 0.0), 0.9998), 4))  # the mean of a tenth of the training
     return TrainSettings(**found)
 

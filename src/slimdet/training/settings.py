@@ -27,9 +27,22 @@ Suppression = Literal["class", "all"]
 ScopeName = Literal["detector", "backbone"]
 WidthSampling = Literal["all", "sandwich", "range"]
 GradientReduction = Literal["sum", "root", "mean"]
+Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["step", "cosine"]
 Augment = Literal["none", "flip", "default", "strong", "mosaic"]
 RecipeName = Literal["default", "paper", "fast"]
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What an optimizer gets where nothing is said: learning rate of 8 images, its power of the batch, weight decay."""
+
+    lr: float
+    growth: float
+    decay: float
+
+
+OPTIMIZERS: dict[str, Usual] = {"sgd": Usual(0.01, 1.0, 1e-4), "adamw": Usual(0.001, 0.5, 0.01)}
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,12 @@ class TrainSettings:
     epochs: float = 12.0
     batch: int = 16
     accumulate: int = 1  # parts in which a batch is computed, one after another
-    lr: float | None = None  # 0.02 for 16 images a step
+    optimizer: Optimizer = "sgd"
+    lr: float | None = None  # None: see `OPTIMIZERS`
     schedule: Schedule = "step"  # x 0.1 at 2/3 and 11/12 of the epochs, or a cosine
     warmup: int = 500
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    momentum: float = 0.9  # of AdamW: its first beta
+    weight_decay: float | None = None  # None: see `OPTIMIZERS`
     clip: float = 35.0
     ema: float = 0.0
     augment: Augment = "flip"  # see `slimdet.data.transforms.augmentation`
@@ -147,7 +161,13 @@ class TrainSettings:
     @property
     def peak_lr(self) -> float:
         """The learning rate after warm-up."""
-        return 0.02 * self.batch / 16 if self.lr is None else self.lr
+        usual = OPTIMIZERS[self.optimizer]
+        return float(f"{usual.lr * (self.batch / 8) ** usual.growth:.3g}") if self.lr is None else self.lr
+
+    @property
+    def decay(self) -> float:
+        """The weight decay."""
+        return OPTIMIZERS[self.optimizer].decay if self.weight_decay is None else self.weight_decay
 
 
 def _size_range(sides: Sequence[int]) -> tuple[int, int]:
@@ -170,6 +190,7 @@ _LEAST = {
     "warmup": 0,
     "clip": 0,
     "ema": 0,
+    "weight_decay": 0,
     "distill": 0,
     "loss_exponent": 0,
     "recalibrate": 0,

@@ -74,7 +74,8 @@ def is_bundle(weights: str) -> bool:
 def resolved(settings: TrainSettings, model: Slimmable) -> TrainSettings:
     """The settings with what they leave open filled in as `model` was made: what a run stores and resumes by."""
     description = architecture.describe(model.twin(1.0))
-    changes: dict[str, Any] = {"lr": settings.peak_lr, "recalibrate": settings.statistics_images}
+    changes: dict[str, Any] = {"lr": settings.peak_lr, "weight_decay": settings.decay}
+    changes["recalibrate"] = settings.statistics_images
     if not settings.sizes:
         transform: Any = model.twin(1.0).get_submodule("transform")
         changes["imgsz"] = int(transform.min_size[-1])

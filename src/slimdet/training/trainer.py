@@ -73,9 +73,7 @@ class Trainer:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.place.copy_first(model)
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            trainable, lr=settings.peak_lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
+        self.optimizer = _optimizer(settings, trainable)
         self.average = copy.deepcopy(model) if settings.ema else None
         if settings.compile:
             _compile(model, settings.widths)
@@ -247,6 +245,13 @@ class Trainer:
             self.optimizer.load_state_dict(optimizer)
         for module in filter(None, (self.model, self.average)):
             self.place.copy_first(module)
+
+
+def _optimizer(settings: TrainSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    lr, momentum, decay = settings.peak_lr, settings.momentum, settings.decay
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr, betas=(momentum, 0.999), weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
 
 
 def _fitting(model: Slimmable) -> list[float]:
