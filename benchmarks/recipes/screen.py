@@ -1,10 +1,11 @@
 """The screening of training recipes: short trainings on five small sets, one ingredient changed at a time.
 
     python benchmarks/recipes/screen.py --shared ../shared [--stage 1] [--limit N]
+    python benchmarks/recipes/screen.py --table [--stage 1]
 
-Stage 1 tries ten recipes on two sets for 150 steps; stage 2 the best four of it on five sets with two seeds; stage 3
-the best three on five sets for 600 steps (successive halving: the mean over sets of the place among the others decides,
-at width 1.0 and in the mean over widths). A training leaves one line in rows.jsonl; what has a line is not run again,
+Stage 1 tries all recipes on two sets for 150 steps; stage 2 the best four of it on five sets with two seeds; stage 3 the
+best three on five sets for 600 steps (successive halving: the mean over sets of the place among the others decides, at
+width 1.0 and in the mean over widths). A training leaves one line in rows.jsonl; what has a line is not run again,
 and two processes may run at once. A step takes 2.6 CPU seconds here, which is why stage 1 is no larger.
 """
 
@@ -54,6 +55,9 @@ BASE: dict[str, Any] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
+    "adamw": {"optimizer": "adamw"},
+    "adamw, sum": {"optimizer": "adamw", "gradient_reduction": "sum"},
+    "adamw, untaught": {"optimizer": "adamw", "distill": 0.0},
     "group": {"head_norm": "group"},
     "no-norm": {"head_norm": "none"},
     "unsorted": {"sort": False},
@@ -65,6 +69,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 RECIPES = (  # of stage 1: variant, peak learning rate for 8 images a step
     ("base", 0.02),
+    ("adamw", 0.001),
+    ("adamw", 0.002),
+    ("adamw", 0.0005),
+    ("adamw, sum", 0.001),
+    ("adamw, untaught", 0.001),
     ("sum", 0.01),
     ("group", 0.02),
     ("base", 0.04),
@@ -148,6 +157,24 @@ def score(row: Mapping[str, Any]) -> dict[str, float]:
     return {"widest": ap["1.0"], "mean": mean(ap.values())}
 
 
+def table(number: int, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a stage has found, as a table: AP at width 1.0 and in the mean over widths, in percent; means of seeds."""
+    sets = STAGES[number].sets
+    found: dict[tuple[str, float], dict[str, list[dict[str, float]]]] = {}
+    for cell in stage(number, rows):
+        if cell.name in rows:
+            found.setdefault((cell.variant, cell.lr), {}).setdefault(cell.data, []).append(score(rows[cell.name]))
+    lines = [f"| recipe | rate | {' | '.join(sets)} |", "| --- | --- |" + " --- |" * len(sets)]
+    for (variant, lr), of_sets in found.items():
+        cells = []
+        for data in sets:
+            scores = of_sets.get(data, [])
+            both = [100 * mean(one[kind] for one in scores) for kind in ("widest", "mean")] if scores else []
+            cells.append(" / ".join(f"{ap:.1f}" for ap in both))
+        lines.append(f"| {variant} | {lr:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def subset(shared: Path, data: str) -> Path:
     """The DATA.yaml of a set: everyday's tenth, and at most `VAL_IMAGES` for validation."""
     folder = WORK / "data" / data
@@ -215,11 +242,15 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, required=True, help="folder with data/ of the five sets and weights")
+    parser.add_argument("--shared", type=Path, help="folder with data/ of the five sets and weights")
+    parser.add_argument("--table", action="store_true", help="print what a stage has found")
     parser.add_argument("--stage", type=int, choices=STAGES, default=1)
     parser.add_argument("--limit", type=int, default=None, help="trainings to do at most")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
+    if given.table or not given.shared:
+        print(table(given.stage, read_rows()))
+        return
     torch.set_num_threads(given.threads)
     done = 0
     for cell in stage(given.stage, read_rows()):
