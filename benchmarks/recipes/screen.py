@@ -3,9 +3,9 @@
     python benchmarks/recipes/screen.py --shared ../shared [--stage 1] [--limit N]
     python benchmarks/recipes/screen.py --table [--stage 1]
 
-Stage 1 tries all recipes on two sets for 150 steps; stage 2 the best four of it on five sets with two seeds; stage 3 the
-best three on five sets for 600 steps (successive halving: the mean over sets of the place among the others decides, at
-width 1.0 and in the mean over widths). A training leaves one line in rows.jsonl; what has a line is not run again,
+Stage 1 tries all recipes on two sets for 150 steps; stage 2 the best four of it on five sets with two seeds; stage 3
+the best three on five sets for 600 steps (successive halving: the mean over sets of the place among the others decides,
+at width 1.0 and in the mean over widths). A training leaves one line in rows.jsonl; what has a line is not run again,
 and two processes may run at once. A step takes 2.6 CPU seconds here, which is why stage 1 is no larger.
 """
 
