@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, JpegImagePlugin
 
 from slimdet.errors import ConfigError, ImageError
-from slimdet.images import decoding
+from slimdet.images import decoding, pixels
 from slimdet.images.decoding import ImageFile, image_size, open_file, read_image, read_reduced, size_and_orientation
 from slimdet.images.orientation import BOX_TURNS
 
@@ -299,6 +299,13 @@ def test_constant_float_does_not_divide_by_zero() -> None:
 def test_int32_tiff() -> None:
     image = Image.fromarray(np.array([[0, 30000, 65535]], np.int32))
     np.testing.assert_array_equal(read_image(encode(image, "TIFF"))[0, :, 0], [0, 117, 255])
+
+
+def test_dark_16_bits_are_dark_in_either_order_of_bytes() -> None:
+    for order in ("<u2", ">u2"):
+        mode = "I;16" if order == "<u2" else "I;16B"
+        stored = np.full((6, 8), 200, order).tobytes()
+        assert read_image(encode(Image.frombytes(mode, (8, 6), stored), "TIFF")).max() == 1
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float32, np.float64, np.int16])
@@ -691,3 +698,48 @@ def test_a_higher_limit_is_above_pillows_own(monkeypatch: pytest.MonkeyPatch) ->
     file = io.BytesIO()
     Image.new("L", (100, 80)).save(file, "PNG")
     assert read_image(file.getvalue()).shape == (80, 100, 3)
+
+
+# --- band by band
+
+
+def deep() -> np.ndarray:
+    """Greys [60, 80] of which no few rows have all."""
+    return np.linspace(0, 1, 60 * 80).reshape(60, 80)
+
+
+def cut_in_bands() -> dict[str, bytes]:
+    """Files of all that is done to pixels, by what it is."""
+    rgb = photograph(80, 60)
+    rgba = rgb.convert("RGBA")
+    rgba.putalpha(rgb.convert("L"))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    return {
+        "colours": encode(rgb, "JPEG"),
+        "turned": encode(rgb, "JPEG", exif=turned),
+        "a profile": encode(rgb, "PNG", icc_profile=profile),
+        "transparency": encode(rgba, "PNG"),
+        "a palette": encode(rgb.convert("P"), "PNG", transparency=3),
+        "four inks": encode(rgb.convert("CMYK"), "TIFF"),
+        "16 bits, one of them transparent": png_grey16((65535 * deep()).astype(np.uint16), struct.pack(">H", 32000)),
+        "32 bits": encode(Image.fromarray((1e6 * deep()).astype(np.int32)), "TIFF"),
+        "floats": encode(Image.fromarray((deep() - 0.25).astype(np.float32)), "TIFF"),
+    }
+
+
+@pytest.mark.parametrize("kind", cut_in_bands())
+def test_bands_are_those_of_the_whole_image(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = cut_in_bands()[kind]
+    whole = read_image(data)
+    monkeypatch.setattr(pixels, "_BAND", 7 * 80)
+    np.testing.assert_array_equal(read_image(data), whole)
+
+
+def test_rows_of_an_array_are_scaled_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.stack([deep(), deep()[::-1], 0.5 * deep()], axis=2) - 0.25
+    whole = read_image(array)
+    assert (whole.min(), whole.max()) == (0, 255)
+    monkeypatch.setattr(pixels, "_BAND", 500)
+    np.testing.assert_array_equal(read_image(array), whole)
