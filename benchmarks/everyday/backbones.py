@@ -71,7 +71,7 @@ def trained(backbone: str, steps: int, shared: Path, work: Path) -> dict[str, ob
         widths=WIDTHS,
         gradient_reduction="root",
         schedule="cosine",
-        lr=0.04,
+        optimizer="adamw",
         warmup=100,
         batch=BATCH,
         ema=0.99,
