@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 import zlib
@@ -159,6 +160,21 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
         return found
 
     assert asyncio.run(accepted())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory as Linux tells it")
+def test_what_was_answered_is_not_kept(server: Server) -> None:
+    def megabytes() -> int:
+        lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) // 1024
+
+    heavy = CAT + bytes(4 * 2**20)  # what comes behind the picture is not looked at
+    for _ in range(5):
+        server.detect(heavy, "?point=0")
+    before = megabytes()
+    for _ in range(25):
+        assert server.detect(heavy, "?point=0").status == 200
+    assert megabytes() - before < 40  # all together have 100
 
 
 def test_a_client_that_dawdles_is_cut(server: Server) -> None:

@@ -49,6 +49,13 @@ class _Waiting:
     started_s: float = 0.0
     rung: int = 0
     tries: int = 0
+    alarm: asyncio.TimerHandle | None = None  # for a worker that takes too long over it
+
+    def ended(self) -> None:
+        """No worker is at it any more. The alarm would keep the image in memory until it goes off."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
 
 
 class Pool:
@@ -170,6 +177,7 @@ class Pool:
         self._metrics.restarts.inc()
         self._count_workers()
         if job is not None:
+            job.ended()
             self.scheduler.done(job.request)
             if job.tries < 2:
                 self.scheduler.put_back(job.request)
@@ -208,7 +216,7 @@ class Pool:
             worker.send(job)
         except OSError:
             return  # it is gone, which is heard of next
-        asyncio.get_running_loop().call_later(PATIENCE_S, self._check, worker, one)
+        one.alarm = asyncio.get_running_loop().call_later(PATIENCE_S, self._check, worker, one)
 
     def _check(self, worker: Worker, one: _Waiting) -> None:
         if worker.job is one:
@@ -219,6 +227,7 @@ class Pool:
     def _answer(self, worker: Worker, said: Any) -> None:
         one: _Waiting = worker.job
         worker.job = None
+        one.ended()
         now = time.monotonic()
         if isinstance(said, Failed):
             self.scheduler.done(one.request)
