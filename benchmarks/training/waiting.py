@@ -1,4 +1,4 @@
-"""How threads wait for each other, and memory that is kept: seconds of a training step on a quiet and a busy machine.
+"""How threads wait for each other: seconds of a training step on a quiet and a busy machine.
 
     python benchmarks/training/waiting.py [--imgsz 256] [--steps 5] [--rounds 2]
 
@@ -19,25 +19,22 @@ from datetime import date
 from pathlib import Path
 
 OUT = Path(__file__).with_suffix(".json")
-CASES: dict[str, tuple[dict[str, str], bool]] = {  # of the environment, and whether freed memory is kept
-    "spin (libgomp's default)": ({}, False),
-    "sleep": ({"OMP_WAIT_POLICY": "PASSIVE"}, False),
-    "spin 1000 times": ({"GOMP_SPINCOUNT": "1000"}, False),
-    "spin 1000 times, memory kept": ({"GOMP_SPINCOUNT": "1000"}, True),
+CASES: dict[str, dict[str, str]] = {  # of the environment
+    "spin (libgomp's default)": {},
+    "sleep": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "spin 1000 times": {"GOMP_SPINCOUNT": "1000"},
 }
 THREADS = 2
 
 
-def steps(imgsz: int, count: int, keep: bool) -> dict[str, float]:
+def steps(imgsz: int, count: int) -> dict[str, float]:
     """Wall and CPU seconds of a step in this process."""
     import step
     import torch
 
-    from slimdet.devices import choose_device, keep_freed_memory
+    from slimdet.devices import choose_device
 
     choose_device("cpu")
-    if keep:
-        keep_freed_memory()
     model, images, targets = step.made(argparse.Namespace(backbone="mobilenet_v2", imgsz=imgsz, batch=8))
     torch.set_num_threads(THREADS)
     found = []
@@ -67,17 +64,17 @@ def main() -> None:
     parser.add_argument("--imgsz", type=int, default=256)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--keep", choices=("True", "False"), help="measure in this process")
+    parser.add_argument("--here", action="store_true", help="measure in this process")
     given = parser.parse_args()
-    if given.keep:
-        print(json.dumps(steps(given.imgsz, given.steps, given.keep == "True")))
+    if given.here:
+        print(json.dumps(steps(given.imgsz, given.steps)))
         return
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     base = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     for _ in range(given.rounds):
         for load in ("quiet", "busy"):
-            for name, (environment, keep) in CASES.items():
-                words = [sys.executable, __file__, "--keep", str(keep), "--imgsz", str(given.imgsz)]
+            for name, environment in CASES.items():
+                words = [sys.executable, __file__, "--here", "--imgsz", str(given.imgsz)]
                 with beside(load == "busy"):
                     text = subprocess.check_output([*words, "--steps", str(given.steps)], env=base | environment)
                 found.setdefault((load, name), []).append(json.loads(text))
@@ -89,7 +86,8 @@ def main() -> None:
         }
         for load in ("quiet", "busy")
     }
-    record = {"date": str(date.today()), "cores": os.cpu_count(), "threads": THREADS, **vars(given)} | best
+    record = {"date": str(date.today()), "cores": os.cpu_count(), "threads": THREADS, "imgsz": given.imgsz}
+    record |= {"steps": given.steps, "rounds": given.rounds} | best
     OUT.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -1,6 +1,5 @@
 """Which device the work runs on."""
 
-import ctypes
 import os
 import platform
 from pathlib import Path
@@ -17,7 +16,6 @@ BFLOAT16_CAPABILITY = (8, 0)
 # step of four widths. With images of several sizes it would make all of them again, step by step (a sixth of the time:
 # benchmarks/training/sizes.py).
 KEPT_KERNELS = 4096
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of malloc, as glibc's malloc.h numbers them
 
 
 def choose_device(name: str = "auto") -> "torch.device":
@@ -40,18 +38,6 @@ def choose_device(name: str = "auto") -> "torch.device":
     if device.type == "cpu":
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
     return device
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep large blocks of memory that were freed, for the next ones.
-
-    The C library of Linux gives each of them back to the system, and a step of training gets hundreds anew, page by
-    page: a tenth of its time (benchmarks/training/waiting.json). Elsewhere nothing happens.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_THRESHOLD, 2**30)
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def bfloat16_units(device: "torch.device") -> bool:

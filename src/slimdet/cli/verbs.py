@@ -291,9 +291,9 @@ VERBS = {verb.__name__: verb for verb in _ALL}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `slimdet VERB ...` and return its exit code."""
-    # Read when torch is imported. Threads that wait by spinning, the default, make a step many times slower on a busy
-    # machine; those that sleep at once, half as slow again on a quiet one. So they spin briefly, libgomp's some
-    # microseconds (benchmarks/training/waiting.json).
+    # Read when torch is imported. Threads that wait by spinning, the default, make a step five times slower on a busy
+    # machine; those that sleep at once, a third slower on a quiet one. So libgomp's spin for some microseconds
+    # (benchmarks/training/waiting.json).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("KMP_BLOCKTIME", "0")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.loader import check_shared, loader, to_device
 from slimdet.data.mosaic import Mosaic
-from slimdet.devices import choose_device, keep_freed_memory
+from slimdet.devices import choose_device
 from slimdet.errors import DataError, WidthError
 from slimdet.models.image_size import resize_shorter_side
 from slimdet.training.processes.distributed import Place, reduce_step, running_statistics
@@ -69,7 +69,6 @@ class Trainer:
         self.device = choose_device(settings.device)
         model.to(self.device).train()
         if self.device.type == "cpu":
-            keep_freed_memory()
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.place.copy_first(model)
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
