@@ -25,10 +25,14 @@ from slimdet.serving.pool import Pool
 from slimdet.serving.settings import ServeSettings
 
 HEAD_S = 10.0  # for a request's head
+GREETING_S = 0.05  # for connections that are being made
 GOODBYE_S = 0.3  # for clients to hear that the connection closes
+FIRST_S = 2.0  # for the first request of a connection, once the server is ending
 CONNECTIONS = 1000
 BACKLOG = 512  # connections that nobody has accepted yet
-_ATTACH_FILTER, _RETURN = 26, 6  # SO_ATTACH_FILTER of Linux, and a filter's BPF_RET
+_ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux
+# In its BPF: load byte 13 of the TCP header, the flags; if SYN is set return 0 (drop), else 2**16 - 1 (pass).
+_NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 2), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFF))
 
 logger = logging.getLogger("slimdet")
 
@@ -123,13 +127,21 @@ class _Server(uvicorn.Server):
         if self._ticking is not None:
             self._ticking.cancel()
         _take_no_more(self._listening)
+        await asyncio.sleep(GREETING_S)
         await self._accept_all()
         for server in self.servers:
             server.close()
         # Who keeps a connection open may be sending on it now: with the next answer it hears that this was the last.
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         await asyncio.sleep(GOODBYE_S)
+        end = asyncio.get_running_loop().time() + FIRST_S
+        while self._is_awaited() and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.05)
         await super().shutdown(sockets)
+
+    def _is_awaited(self) -> bool:
+        """Whether somebody has connected and not asked for anything yet."""
+        return any(isinstance(one, _Protocol) and one.cycle is None for one in self.server_state.connections)
 
     async def _accept_all(self) -> None:
         """Accept the connections that the system has established by now; closing would break them off."""
@@ -147,13 +159,15 @@ class _Server(uvicorn.Server):
 def _take_no_more(listening: socket.socket) -> None:
     """Let the system drop who knocks from now on, so that nobody gets in between the last one accepted and the end.
 
-    They knock again after a second, when nobody listens. Linux only: a filter of one instruction, which passes nothing.
+    They knock again after a second, when nobody listens. Linux only, by a filter of packets: those that open a
+    connection (SYN) are dropped, others pass, so that connections that are being made come about.
     """
     if sys.platform == "linux":
-        instruction = ctypes.create_string_buffer(struct.pack("HBBI", _RETURN, 0, 0, 0))
-        program = struct.pack("HP", 1, ctypes.addressof(instruction))  # struct sock_fprog
+        program = b"".join(struct.pack("HBBI", *instruction) for instruction in _NO_SYN)
+        kept = ctypes.create_string_buffer(program)
         with contextlib.suppress(OSError):
-            listening.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
+            sock_fprog = struct.pack("HP", len(_NO_SYN), ctypes.addressof(kept))
+            listening.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, sock_fprog)
 
 
 class _Protocol(H11Protocol):
