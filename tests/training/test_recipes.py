@@ -81,6 +81,7 @@ def test_what_follows_the_number_of_steps() -> None:
     assert (short.warmup, short.widest_only, short.ema, short.optimizer) == (15, 0.0, 0.8684, "adamw")
     long = by_recipe("default", SMALL, {"epochs": 200.0})  # 7600
     assert (long.warmup, long.widest_only, long.ema, long.optimizer) == (500, recipes.LATE, 0.9987, "sgd")
+    assert by_recipe("default", replace(LARGE, images=300), {}).optimizer == "sgd"
     assert by_recipe("default", Task(1), {"epochs": 0.0}).ema == 0.0
 
 

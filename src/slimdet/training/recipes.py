@@ -135,7 +135,8 @@ def by_recipe(name: RecipeName, task: Task, asked: Mapping[str, Any]) -> TrainSe
     epochs = found.setdefault("epochs", _epochs(recipe, task))
     steps = max(1, round(math.ceil(task.images / batch) * epochs))
     chosen = "optimizer" not in found
-    if found.setdefault("optimizer", "sgd" if steps >= LONG else "adamw") == "sgd":
+    usual = "sgd" if steps >= LONG or task.gpu else "adamw"  # on a GPU, with its larger backbone, nothing was compared
+    if found.setdefault("optimizer", usual) == "sgd":
         found.setdefault("lr", recipe.lr * batch / 8)
     elif chosen and found.get("lr", 0) > 10 * OPTIMIZERS["adamw"].lr:
         logger.warning("--lr %g is a rate for SGD, and this recipe takes AdamW; add --optimizer sgd", found["lr"])
