@@ -86,6 +86,7 @@ def test_what_follows_the_number_of_steps() -> None:
 
 
 def test_the_batch_and_its_rate(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "slimdet")
     for optimizer, growth in (("sgd", 2), ("adamw", 2**0.5)):
         one, two = (by_recipe("default", SMALL, {"optimizer": optimizer, "batch": batch}) for batch in (8, 16))
         assert two.peak_lr == pytest.approx(growth * one.peak_lr, rel=1e-2)
