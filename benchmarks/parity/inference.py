@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimdet.original.configs.config import read_config
 from slimdet.original.data.pipeline import read_bgr, views
@@ -25,6 +25,15 @@ from slimdet.original.testing.prepare import ready
 from slimdet.original.testing.run import load_model
 
 Numbers = dict[str, Any]
+
+
+@torch.no_grad()
+def nudged(model: nn.Module, draw: int) -> nn.Module:
+    """The model with weights that differ in their last bit, about 1e-7 of them."""
+    random = torch.Generator().manual_seed(draw)
+    for parameter in model.parameters():
+        parameter.mul_(1 + 1e-7 * torch.randn(parameter.shape, generator=random))
+    return model
 
 
 def summary(name: str, tensor: Tensor) -> Numbers:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from inference import nudged
 from pycocotools import mask as rle
-from torch import nn
 
 from slimdet.original.configs.config import read_config
 from slimdet.original.data.pipeline import read_bgr, views
@@ -26,15 +26,6 @@ from slimdet.original.testing.run import load_model
 
 WIDTHS, DRAWS = (0.25, 0.5, 0.75, 1.0), 5
 LEAST_IOU, MOST_PIXELS = 0.995, 0.05  # of a mask to be told; of two boxes that are the same
-
-
-@torch.no_grad()
-def nudged(model: nn.Module, draw: int) -> nn.Module:
-    """The model with weights that differ in their last bit."""
-    random = torch.Generator().manual_seed(draw)
-    for parameter in model.parameters():
-        parameter.mul_(1 + 1e-7 * torch.randn(parameter.shape, generator=random))
-    return model
 
 
 def ties(before: dict[str, Any], after: dict[str, Any], codes: list[Any], others: list[Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from pycocotools import mask as rle
 from torch import nn
 
@@ -123,18 +122,9 @@ def test_features_and_proposals_step_by_step(
         assert found["proposals/count"] == numbers["proposals/count"]
         # Among 2000 there may be a tie, which processors break in their own ways: weights that differ in the last bit
         # then lead to either outcome, and one of the two must be the original's.
-        nudged = (run(_nudged(load_model(config, synthetic(kind)), draw), width) for draw in range(8))
+        nudged = (run(inference.nudged(load_model(config, synthetic(kind)), draw), width) for draw in range(8))
         sums = (other["proposals/sum"] for other in itertools.chain([found], nudged))
         assert any(np.abs(total - numbers["proposals/sum"]).max() <= 2 for total in sums)
-
-
-@torch.no_grad()
-def _nudged(model: nn.Module, draw: int) -> nn.Module:
-    """The model with weights that differ in their last bit, about 1e-7 of them."""
-    random = torch.Generator().manual_seed(draw)
-    for parameter in model.parameters():
-        parameter.mul_(1 + 1e-7 * torch.randn(parameter.shape, generator=random))
-    return model
 
 
 @pytest.mark.parametrize("image", IMAGES)
