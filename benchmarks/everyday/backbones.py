@@ -1,6 +1,6 @@
 """Which backbone the everyday detector starts from: AP of a short training against latency, one row a backbone.
 
-    python benchmarks/everyday/backbones.py --shared ../shared [--steps 500]
+    python benchmarks/everyday/backbones.py --shared ../shared [--steps 300]
 
 Widths 0.25 and 1.0 are trained together on everyday at 192 pixels (light neck, the same images for all); AP is that of
 400 validation photographs. The exported files are timed in ONNX Runtime on one thread, all backbones in turns, at three
@@ -122,7 +122,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/everyday"))
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--backbones", nargs="+", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--out", type=Path, default=ROWS, help="where the lines go")
     parser.add_argument("--latency", action="store_true", help="only the latencies")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -130,11 +132,12 @@ def main() -> None:
     if given.latency:
         LATENCIES.write_text(json.dumps(latencies(given.work), indent=1) + "\n")
         return
-    done = {json.loads(line)["backbone"] for line in ROWS.read_text().splitlines()} if ROWS.exists() else set()
-    for backbone in STARTS:
+    rows = given.out.read_text().splitlines() if given.out.exists() else []
+    done = {json.loads(row)["backbone"] for row in rows}
+    for backbone in given.backbones:
         if backbone not in done:
             row = trained(backbone, given.steps, given.shared, given.work)
-            with ROWS.open("a") as handle:
+            with given.out.open("a") as handle:
                 handle.write(json.dumps(row) + "\n")
 
 

@@ -42,7 +42,7 @@ def test_fine_tuning_on_other_classes_keeps_what_fits(
         ({"backbone": "resnet18"}, "--backbone resnet18: .*, with backbone mobilenet_v2"),
         ({"head_norm": "group"}, "--head-norm group: .*, with head_norm batch"),
         ({"freeze_backbone_norm": True}, "--freeze-backbone-norm: .*, with freeze_backbone_norm False"),
-        ({"model": "mask_rcnn"}, "is a faster_rcnn, not a mask_rcnn; say --model faster_rcnn"),
+        ({"model": "mask_rcnn"}, "is a Faster R-CNN, not a mask_rcnn; say --model faster_rcnn"),
     ],
 )
 def test_a_bundle_keeps_its_parts(trained: Path, scenes: Path, changes: dict[str, Any], message: str) -> None:

@@ -14,12 +14,15 @@ from slimdet.errors import ConfigError
 from slimdet.files import atomic_folder, new_run_dir
 from slimdet.models.suppression import set_suppression
 
+DESCRIPTION, STATE = "detector.json", "weights.safetensors"
+
 
 @dataclass(frozen=True)
 class Extraction:
     """What was written: the folder, the width, its number of parameters, classes [K] and their ids, files by name.
 
     `nms` is "all" where the bundle suppresses across classes, which torchvision's detectors do not: it is left to do.
+    `architecture` builds the detector again, as a bundle holds it; None of a narrower width, which no builder makes.
     """
 
     out: Path
@@ -29,14 +32,15 @@ class Extraction:
     parameters: int
     slimdet: str
     nms: str
-    files: tuple[str, ...] = ("detector.pt", "weights.safetensors", "detector.json")
+    architecture: dict[str, Any] | None
+    files: tuple[str, ...] = ("detector.pt", STATE, DESCRIPTION)
 
 
 def extract(model: str | Path, width: float, out: str | Path | None = None) -> Extraction:
     """Extract `width` of a bundle into the folder `out`, or `runs/extract-N`.
 
     Three files: `detector.pt`, the whole torch module (torchvision classes only); `weights.safetensors`, its ordinary
-    state dict; `detector.json`: classes, width, where it came from.
+    state dict; `detector.json`: classes, width, where it came from, and of width 1.0 the architecture.
 
     Raises:
         BundleError, WidthError: what was given cannot be used.
@@ -54,11 +58,12 @@ def extract(model: str | Path, width: float, out: str | Path | None = None) -> E
         )
     folder = new_run_dir("extract", out)
     parameters = sum(parameter.numel() for parameter in plain.parameters())
-    written = Extraction(folder, width, described.classes, described.category_ids, parameters, __version__, nms)
+    whole = described.architecture if width == 1.0 else None
+    written = Extraction(folder, width, described.classes, described.category_ids, parameters, __version__, nms, whole)
     document = {name: value for name, value in asdict(written).items() if name not in ("out", "files")}
     with atomic_folder(folder) as temporary:
         torch.save(plain, temporary / "detector.pt")
         state = {key: value.contiguous() for key, value in plain.state_dict().items()}
-        save_file(state, temporary / "weights.safetensors")
-        (temporary / "detector.json").write_text(json.dumps(document, indent=2) + "\n")
+        save_file(state, temporary / STATE)
+        (temporary / DESCRIPTION).write_text(json.dumps(document, indent=2) + "\n")
     return written

@@ -1,15 +1,20 @@
-"""What `slimdet convert` does with what it is given: data sets become COCO, the original's checkpoints bundles."""
+"""What `slimdet convert` does with what it is given: data sets become COCO, the original's checkpoints bundles, and
+ordinary detectors slimmable."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from slimdet.bundle import store
 from slimdet.data.formats.convert import to_coco
 from slimdet.data.formats.recognition import read_foreign
 from slimdet.errors import ConfigError
 from slimdet.files import new_run_dir
+
+if TYPE_CHECKING:
+    from slimdet.training.runs import Training
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,30 @@ def convert(source: Path, to: str | None = None, out: Path | None = None, config
     if file.exists():
         raise ConfigError(f"--out {file} already exists; choose another file or remove it")
     return Conversion({"checkpoint": original.to_checkpoint(source, file)})
+
+
+def slimmable(source: str, out: Path | None, config: Path | None, fields: Mapping[str, Any]) -> "Training":
+    """Train a detector to be slimmable, shown as a training is.
+
+    Args:
+        source, out, fields: as `slimdet.training.conversion.make_slimmable` takes them; `data` is one of the fields.
+        config: refused.
+
+    Raises:
+        ConfigError: there is no data to train on, or a file of config that belongs to nothing.
+        others: as `make_slimmable`.
+    """
+    if config is not None:
+        raise ConfigError(f"--config {config} belongs to a checkpoint of the original's, not to --to slimmable")
+    if "data" not in fields:
+        raise ConfigError("--data is missing: the images and annotations on which the detector teaches all widths")
+    from slimdet.cli.live import training_view
+    from slimdet.report.training import RunPictures
+    from slimdet.training.conversion import make_slimmable
+    from slimdet.training.watching.callbacks import Guarded
+
+    with training_view() as view:
+        return make_slimmable(source, out=out, callbacks=[Guarded(RunPictures()), view], **fields)
 
 
 @contextmanager

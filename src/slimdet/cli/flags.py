@@ -118,6 +118,10 @@ def source(text: str) -> str:
     return text if any(sign in text for sign in "*?[") else str(existing(text))  # a glob pattern is expanded later
 
 
+def convertible(text: str) -> str:
+    return text if re.fullmatch(r"(faster|mask)rcnn_\w+", text) else str(existing(text))  # torchvision's detectors
+
+
 def moving(text: str) -> str:
     return text if "://" in text or text.isdigit() else str(existing(text))
 
@@ -166,6 +170,7 @@ Parts = Annotated[tuple[str, ...], some_of("features", "classes", "rpn", "masks"
 Moment = Annotated[datetime, moment]
 Existing = Annotated[Path, existing]
 Source = Annotated[str, source]  # a file, a folder, or a glob pattern
+Convertible = Annotated[str, convertible]  # a file, a folder, or the name of a detector
 VideoSource = Annotated[str, moving]  # a file, a folder, a camera's number, or an address
 Start = Annotated[str, existing_or("imagenet", "none", "bundled")]  # of training: weights, a bundle, or one of these
 

@@ -52,6 +52,9 @@ def train(
         settings.WidthSampling, "widths of a step: all; both ends and one between; both ends and any two, mostly narrow"
     ] = BY_RECIPE,
     distill: Annotated[NonNegative, "weight of what the widest teaches the others; 0 is the paper"] = BY_RECIPE,
+    teacher: Annotated[
+        settings.Teacher, "the widest teaches the narrower ones; or the BUNDLE that it starts from, as it was, all"
+    ] = T.teacher,
     distill_parts: Annotated[Parts, "what is taught: features, classes, rpn, masks"] = BY_RECIPE,
     loss_exponent: Annotated[NonNegative, "losses of width w count w ** -LOSS_EXPONENT"] = T.loss_exponent,
     gradient_reduction: Annotated[

@@ -1,7 +1,7 @@
 """One function per verb, no logic; defaults are the settings'. `slimdet.cli.command` makes flags and help of it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,9 @@ from slimdet.cli.command import Outcome, run
 from slimdet.cli.flags import (
     AnyMemory,
     AnyPrecision,
+    Convertible,
     Count,
+    Device,
     Engine,
     EngineDevice,
     Existing,
@@ -25,16 +27,20 @@ from slimdet.cli.flags import (
     Threads,
     Width,
     WidthOrAll,
+    Widths,
 )
 from slimdet.cli.jobs import job
 from slimdet.cli.points import benchmark, tune
 from slimdet.cli.training import calibrate, train
 from slimdet.cli.video import video
+from slimdet.errors import ConfigError
 from slimdet.exporting.settings import ExportSettings, Format
+from slimdet.messages import listed
 from slimdet.report.settings import ProfileSettings, ValSettings
 from slimdet.runtime.engine import EngineSettings
 from slimdet.runtime.prediction import PredictSettings
 from slimdet.serving.settings import ServeSettings
+from slimdet.training.settings import TrainSettings
 
 
 def demo(
@@ -190,22 +196,45 @@ def export(
 
 
 def convert(
-    source: Annotated[Existing, "a YOLO or VOC data set, the original's checkpoint, or a bundle made of one"],
+    source: Annotated[
+        Convertible, "a YOLO or VOC data set, the original's checkpoint, a bundle made of one, or a trained detector"
+    ],
     /,
     *,
-    to: Annotated[Literal["coco", "bundle", "checkpoint"] | None, "what it becomes (default: what it can)"] = None,
+    to: Annotated[
+        Literal["coco", "bundle", "checkpoint", "slimmable"] | None, "what it becomes (default: what it can)"
+    ] = None,
     out: Annotated[Path | None, "folder, new or empty; a checkpoint's file (default: runs/convert-N)"] = None,
     config: Annotated[Existing | None, "a checkpoint's config file (default: the original's that fits)"] = None,
+    data: Annotated[Existing | None, "DATA.yaml or folder of the detector's classes: slimmable is trained"] = None,
+    detector: Annotated[str | None, "name in torchvision of what a file of weights is, fasterrcnn_resnet50_fpn"] = None,
+    widths: Annotated[Widths, "widths of a slimmable detector, 1.0 among them"] = TrainSettings.widths,
+    epochs: Annotated[Positive | None, "passes over the training images (default: by their number)"] = None,
+    batch: Annotated[Count | None, "images in a step of the training (default: 8, on a GPU more)"] = None,
+    device: Device = TrainSettings.device,
+    seed: Annotated[Natural, "of everything drawn at random"] = TrainSettings.seed,
+    threads: Threads = TrainSettings.threads,
+    given: Set[str] = frozenset(),
 ) -> Outcome:
-    """A YOLO or VOC data set as COCO (images stay where they are), or the original system's checkpoint as a bundle.
+    """A data set as COCO (images stay where they are), the original's checkpoint as a bundle, a detector as slimmable.
+
+    A detector is a bundle of one width, what 'slimdet extract' wrote, a state dict of one of torchvision's, or its name
+    there: COCO weights are downloaded then. Its channels are sorted, and it teaches all widths in a short training.
 
     Example:
         slimdet convert my_yolo_dataset --to coco --out my_dataset
         slimdet convert mask_rcnn_r50_fpn_1x.pth --out my_model
+        slimdet convert my.pth --detector fasterrcnn_resnet50_fpn --to slimmable --data data.yaml
     """
-    from slimdet.cli.conversion import convert
+    fields: dict[str, Any] = {k: v for k, v in locals().items() if k in given and k not in ("to", "out", "config")}
+    from slimdet.cli.conversion import convert, slimmable
 
-    written = convert(source, to, out, config)
+    if to == "slimmable":
+        trained = slimmable(source, out, config, fields)
+        return Outcome(trained, views.training(trained))
+    if fields:
+        raise ConfigError(f"{listed([f'--{name}' for name in fields])} belongs to --to slimmable; add it")
+    written = convert(Path(source), to, out, config)
     return Outcome(written.files, views.conversion(written))
 
 

@@ -73,14 +73,20 @@ def _is_entry(item: tuple[object, object]) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
-def fit(network: nn.Module, state: dict[str, Tensor], unused: set[str], complaint: str) -> None:
+def fit(
+    network: nn.Module,
+    state: dict[str, Tensor],
+    unused: set[str],
+    complaint: str,
+    way_out: str = "give the file of this backbone, or --weights none",
+) -> None:
     """Copy a state dict into a network, converting fp16 to the network's fp32.
 
     Args:
         network: what is filled, in place; untouched if the state dict is refused.
         state: names to tensors.
         unused: keys that may be missing or of any shape, and are not copied.
-        complaint: how the error begins.
+        complaint, way_out: how the error begins, and how it ends.
 
     Raises:
         WeightsError: a key is missing, unexpected, of another shape, or holds other than finite floats.
@@ -103,5 +109,5 @@ def fit(network: nn.Module, state: dict[str, Tensor], unused: set[str], complain
     }
     if any(faults.values()):
         lines = [f"{kind}: {listed(keys, 5)}" for kind, keys in faults.items() if keys]
-        raise WeightsError(f"{complaint}: {'; '.join(lines)}; give the file of this backbone, or --weights none")
+        raise WeightsError(f"{complaint}: {'; '.join(lines)}; {way_out}")
     network.load_state_dict(given, strict=False)  # its own check would be of shapes only

@@ -16,7 +16,7 @@ from slimdet.errors import BundleError, ConfigError
 from slimdet.runtime.engine import EngineSettings, Found, check_precision, exported_threshold
 from slimdet.runtime.exported import OPTIONS, EngineOutputs, FileInputs
 
-SHAPES = 64  # layers that are kept as prepared for a shape, the last ones; with its own 5000 OpenVINO grows and grows
+SHAPES = 256  # layers kept as prepared for a shape, the last ones; with its own 5000 OpenVINO grows and grows
 _HALVES: dict[Precision, str] = {"bf16": "bf16", "fp16": "f16"}  # and OpenVINO's names
 
 

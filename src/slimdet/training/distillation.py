@@ -27,6 +27,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from slimdet.errors import ConfigError
 from slimdet.models.kinds import require
@@ -77,6 +78,15 @@ def _detach(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _detach(entry) for key, entry in value.items()}
     return [_detach(entry) for entry in value] if isinstance(value, list) else value
+
+
+def as_teacher(detector: nn.Module) -> nn.Module:
+    """A trained detector made ready to teach: it samples proposals as in training, its norms stay as they are."""
+    detector.requires_grad_(False).train()
+    for module in detector.modules():
+        if isinstance(module, _NormBase):
+            module.eval()
+    return detector
 
 
 @contextmanager

@@ -52,6 +52,8 @@ def own_model(settings: TrainSettings, detector: nn.Module, classes: int) -> Sli
             f"the detector is for {description['num_classes']} classes, with the background; the data has {classes}: "
             f"build it with num_classes={classes + 1}"
         )
+    if settings.teacher == "start":
+        raise ConfigError("teacher start is the bundle of `weights`; save the detector as one and leave it out of Own")
     if settings.distill:
         require(description, "distil", type(detector).__name__)
     if settings.nms == "all":

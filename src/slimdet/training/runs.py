@@ -31,7 +31,7 @@ from slimdet.training.safety.checkpoint import CHECKPOINT, read_checkpoint
 from slimdet.training.safety.failures import way_on
 from slimdet.training.safety.lock import run_lock
 from slimdet.training.settings import RecipeName, TrainSettings, write_settings
-from slimdet.training.start import resolved, starting_model
+from slimdet.training.start import resolved, starting_model, starting_teacher
 from slimdet.training.statistics import calibration_batches, collect_statistics
 from slimdet.training.trainer import Trainer
 from slimdet.training.watching.callbacks import Callback
@@ -222,7 +222,8 @@ def _prepare(settings: TrainSettings, data: tuple[Any, Any], place: Place, own: 
     sides: Any = model.twin(1.0).transform
     # What the detector would do at each width is done once, where images are loaded.
     dataset.transforms, dataset.shrink = augmentation(settings.augment), ShrinkInto(sides.min_size[-1], sides.max_size)
-    trainer = Trainer(model, dataset, resolved(settings, model), place=place)
+    teacher = starting_teacher(settings, dataset.classes) if settings.teacher == "start" else None
+    trainer = Trainer(model, dataset, resolved(settings, model), teacher, place)
     trainer.val, trainer.fingerprint = val, fingerprint_of(dataset)
     return trainer
 

@@ -28,6 +28,7 @@ ScopeName = Literal["detector", "backbone"]
 WidthSampling = Literal["all", "sandwich", "range"]
 GradientReduction = Literal["sum", "root", "mean"]
 Optimizer = Literal["sgd", "adamw"]
+Teacher = Literal["widest", "start"]
 Schedule = Literal["step", "cosine"]
 Augment = Literal["none", "flip", "default", "strong", "mosaic"]
 RecipeName = Literal["default", "paper", "fast"]
@@ -69,6 +70,7 @@ class TrainSettings:
     scope: ScopeName = "detector"
     width_sampling: WidthSampling = "all"  # see `sampled_widths`
     distill: float = 0.0
+    teacher: Teacher = "widest"  # or "start": the detector of `weights`, as it was, teaches all widths
     distill_parts: tuple[str, ...] = ("features", "classes")
     loss_exponent: float = 0.0  # a width's losses count w ** -loss_exponent: 0 is the paper's plain sum
     gradient_reduction: GradientReduction = "sum"  # of the widths, in weights that they share: see `REDUCTIONS`
@@ -126,6 +128,8 @@ class TrainSettings:
             self._set(imgsz=_size_range(self.imgsz))
             if self.distill and "rpn" in self.distill_parts:
                 raise ConfigError("--distill-parts rpn needs one image size, not a range of --imgsz; leave rpn out")
+        if self.teacher == "start" and not self.distill:
+            raise ConfigError("--teacher start teaches nothing with --distill 0; say how much, as --distill 2")
         if self.width_sampling == "range" and self.freeze_backbone_norm:
             raise ConfigError(
                 "--freeze-backbone-norm has no statistics for random widths; leave it out or list the widths"

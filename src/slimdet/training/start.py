@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimdet.bundle import manifest, store
 from slimdet.core.slimmable import Slimmable, slim
@@ -18,13 +17,14 @@ from slimdet.images.decoding import is_resizable
 from slimdet.messages import listed
 from slimdet.models import architecture, builders
 from slimdet.models.image_size import set_image_size, sides_of
-from slimdet.models.kinds import require
+from slimdet.models.kinds import kind_of, require
 from slimdet.models.sorting import sort_channels, sort_detector
 from slimdet.models.suppression import set_suppression
+from slimdet.training.distillation import as_teacher
 from slimdet.training.settings import TrainSettings
 
 # What belongs to certain classes; the RPN's outputs do not, they tell objects from background.
-_CLASS_LAYERS = re.compile(r"roi_heads\.(box_predictor|mask_predictor\.mask_fcn_logits)\.")
+CLASS_LAYERS = re.compile(r"roi_heads\.(box_predictor|mask_predictor\.mask_fcn_logits)\.")
 
 logger = logging.getLogger("slimdet")
 
@@ -66,6 +66,27 @@ def starting_model(
     return slim(detector, settings.widths, settings.scope, norm_sharing=settings.norm_sharing)
 
 
+def starting_teacher(settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
+    """The detector that a bundle starts from, as it was: for settings whose `teacher` is "start".
+
+    Raises:
+        ConfigError: the training does not start from a detector, or from one of other classes; or its channels are to
+            be sorted, and would not be those of the teacher any more.
+        BundleError: the bundle is damaged.
+    """
+    path = settings.weights
+    if not is_bundle(path):
+        raise ConfigError(f"--teacher start: --weights {path} is no detector that could teach; give a BUNDLE")
+    if settings.sort:
+        raise ConfigError("--teacher start does not go with --sort: channel k would not be the teacher's channel k")
+    source, found = store.load(path), manifest.read(path).classes
+    if found != tuple(classes):
+        raise ConfigError(f"--teacher start: {path} finds {listed(found)}, and the data has {listed(classes)}")
+    if settings.largest_size is not None:
+        set_image_size(source, settings.largest_size)
+    return as_teacher(source.extract(1.0))
+
+
 def is_bundle(weights: str) -> bool:
     """Whether a training's `weights` are a whole detector, to be fine-tuned."""
     return weights == "bundled" or (Path(weights) / store.MODEL).is_file()
@@ -79,8 +100,7 @@ def resolved(settings: TrainSettings, model: Slimmable) -> TrainSettings:
     if not settings.sizes:
         transform: Any = model.twin(1.0).get_submodule("transform")
         changes["imgsz"] = int(transform.min_size[-1])
-    if "neck" in description:  # of slimdet's own builders
-        changes |= _parts(description)
+    changes |= _parts(description)
     return replace(settings, **changes)
 
 
@@ -97,17 +117,17 @@ def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterab
     path = settings.weights
     source, before = store.load(path), manifest.read(path).classes
     description = architecture.describe(source.twin(1.0))
-    made = description["builder"]
-    require(description, "train", f"--weights {path}")
-    if made not in builders.BUILDERS:
-        raise ConfigError(f"--weights {path} is a {made} detector; only those of 'slimdet train' can be fine-tuned")
-    if made != settings.model:
-        raise ConfigError(f"--weights {path} is a {made}, not a {settings.model}; say --model {made}")
+    kind = require(description, "train", f"--weights {path}")
+    if kind != kind_of({"builder": settings.model}):
+        fitting = next(name for name in builders.BUILDERS if kind_of({"builder": name}) == kind)
+        raise ConfigError(f"--weights {path} is a {kind.name}, not a {settings.model}; say --model {fitting}")
     _check_parts(settings, description)
-    detector = architecture.build(description | {"num_classes": len(classes) + 1, "nms": settings.nms})
+    detector = architecture.build(description | {"num_classes": len(classes) + 1})
+    if settings.nms != description.get("nms", "class"):
+        set_suppression(detector, settings.nms)
     given = dict(source.state_dict())
     if tuple(classes) != before:
-        given = {key: value for key, value in given.items() if not _CLASS_LAYERS.match(key)}
+        given = {key: value for key, value in given.items() if not CLASS_LAYERS.match(key)}
         logger.info("new heads for %s, in place of %s", listed(classes), listed(before))
     kept = _fill(detector, given)  # before slimming: widths that the bundle lacks start from the widest's norms
     if sort_by is not None:
@@ -129,24 +149,27 @@ def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterab
 
 
 def _check_parts(settings: TrainSettings, description: Mapping[str, Any]) -> None:
-    for name, kept in _parts(description).items():
-        asked = getattr(settings, name)
-        if asked not in (getattr(TrainSettings, name), kept):
+    has = _parts(description)
+    for name in ("backbone", "neck", "head_norm", "freeze_backbone_norm"):
+        asked, usual = getattr(settings, name), getattr(TrainSettings, name)
+        kept = has.get(name, usual)
+        if asked not in (usual, kept):
             flag = f"--{name.replace('_', '-')}" + ("" if asked is True else f" {asked}")
-            raise ConfigError(
-                f"{flag}: {settings.weights} is taken as it was built, with {name} {kept}; leave the flag out"
-            )
+            how = f"with {name} {kept}" if name in has else f"a {description['builder']}"
+            raise ConfigError(f"{flag}: {settings.weights} is taken as it was built, {how}; leave the flag out")
 
 
 def _parts(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `TrainSettings` that say what a detector was built of."""
+    """The fields of `TrainSettings` that say what a detector was built of; empty for one of torchvision's."""
+    if "neck" not in description:
+        return {}
     return {name: description[name] for name in ("backbone", "neck")} | {
         "head_norm": description["norm_layer"] or "none",
         "freeze_backbone_norm": description["backbone_norm"] == "frozen",
     }
 
 
-def _fill(module: torch.nn.Module, given: dict[str, Tensor]) -> set[str]:
+def _fill(module: nn.Module, given: dict[str, Tensor]) -> set[str]:
     """Load the tensors that are of this module's names and shapes; return their names."""
     own = module.state_dict()
     fitting = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}

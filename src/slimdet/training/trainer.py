@@ -67,9 +67,11 @@ class Trainer:
         self.place = place or Place()
         check_shared(settings.batch, self.place.world)
         self.device = choose_device(settings.device)
-        model.to(self.device).train()
-        if self.device.type == "cpu":
-            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        for module in filter(None, (model, teacher)):
+            module.to(self.device)
+            if self.device.type == "cpu":
+                module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        model.train()
         self.place.copy_first(model)
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = _optimizer(settings, trainable)
@@ -166,8 +168,10 @@ class Trainer:
             widths = widths[:1]
         for width, size in zip(widths, sampled_sizes(settings, widths, draw), strict=bool(settings.sizes)):
             resize_shorter_side(self.model.twin(width), size)
-        ramp = min(1.0, 4 * max(0, self.step - alone) / self.total)  # an early teacher knows nothing yet
-        taught = replace(settings, distill=ramp * settings.distill)
+        taught = settings
+        if self.teacher is None:  # an early widest knows nothing yet
+            ramp = min(1.0, 4 * max(0, self.step - alone) / self.total)
+            taught = replace(settings, distill=ramp * settings.distill)
         share = Share(self.place, self._images_of(self.step), settings.seed, self.step)
         self.optimizer.zero_grad()
         losses: dict[float, dict[str, Tensor]] = {width: {} for width in widths}
