@@ -19,11 +19,12 @@ from slimdet.cli.flags import (
     Positive,
     SomeWidths,
     Threads,
+    Width,
     WidthsOrAll,
     some_of,
 )
 from slimdet.errors import ConfigError
-from slimdet.search.settings import TuneSettings
+from slimdet.search.settings import SearchSettings, TuneSettings
 
 
 def tune(
@@ -62,6 +63,40 @@ def tune(
     with views.bars() as progress:
         result = tune(model, data, how, out=out, resume=resume, progress=progress)
     return Outcome(points_views.tuning_document(result), points_views.tuning(result))
+
+
+def search(
+    *,
+    model: Model,
+    data: Annotated[Existing, "DATA.yaml or folder: statistics of its train: images, accuracy on its val:"],
+    budget_ms: Annotated[Positive, "milliseconds for an image"],
+    trials: Annotated[Count, "plans that are tried"] = SearchSettings.trials,
+    images: Annotated[Count, "of val, drawn at random, that each is tried on"] = SearchSettings.images,
+    statistics: Annotated[Count, "training images for each plan's statistics"] = SearchSettings.statistics,
+    engine: Engine = SearchSettings.engine,
+    device: EngineDevice = SearchSettings.device,
+    threads: Threads = SearchSettings.threads,
+    repeats: Annotated[Count, "timed runs of each plan"] = SearchSettings.repeats,
+    name: Annotated[Width | None, "number of the plan as a width (default: the mean of its stages)"] = None,
+    seed: Annotated[Natural, "of the choice of images, and of what the search draws"] = SearchSettings.seed,
+    out: Annotated[Path | None, "folder (default runs/search-N)"] = None,
+    resume: Annotated[Existing | None, "folder of a run that was stopped, to go on with"] = None,
+) -> Outcome:
+    """Find the widths of the detector's stages that find most in so many milliseconds, and write them into the bundle.
+
+    The model should have been trained with 'slimdet train --widths 0.25-1.0 --width-sampling stages'.
+
+    Example:
+        slimdet search --model runs/train-1/model --data data.yaml --budget-ms 15
+    """
+    from slimdet.search.searching import search
+
+    if resume and out is not None:
+        raise ConfigError(f"--resume {resume} goes on in its own folder; leave out --out {out}")
+    how = SearchSettings(budget_ms, engine, device, threads, trials, images, statistics, repeats, name, seed)
+    with views.bars() as progress:
+        result = search(model, data, how, out=out, resume=resume, progress=progress)
+    return Outcome(result, points_views.search(result))
 
 
 def benchmark(

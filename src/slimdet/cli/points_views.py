@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from slimdet.benchmarking.benchmark import Benchmark
     from slimdet.benchmarking.table import Row
+    from slimdet.search.searching import Search
     from slimdet.search.tuning import Step, Tuning
 
 
@@ -41,6 +42,26 @@ def _step(step: "Step", full: "Step") -> list[str]:
     ap, ms, most = step.rung.ap, step.timing.p50_ms, full.rung.ap
     kept = f"{ap / most:.0%}" if most > 0 else "-"
     return [accuracy(ap), accuracy(step.rung.metrics["AP50"]), f"{ms:.1f} ms", f"{full.timing.p50_ms / ms:.1f}", kept]
+
+
+def search(result: "Search") -> "Group":
+    """The plan beside equal widths for the same budget, stage by stage; what was predicted, and what it took."""
+    stages = new_table("stage", "width", "equal widths")
+    for names in result.stages:
+        stages.add_row(", ".join(names), *(f"{one.plan[names[0]]:g}" for one in (result.best, result.equal)))
+    numbers = new_table("", "AP", "predicted", "measured", "prediction off by")
+    for name, one in (("plan", result.best), ("equal widths", result.equal)):
+        numbers.add_row(name, accuracy(one.ap), f"{one.predicted_ms:.1f} ms", f"{one.ms:.1f} ms", f"{one.error:+.0%}")
+    low, gain, high = (100 * value for value in result.gain)
+    place = (
+        "is in its ladder" if result.in_ladder else "is not in its ladder: 'slimdet tune' looks at it with the others"
+    )
+    text = (
+        f"{len(result.trials)} plans tried; the best is {gain:+.1f} AP from equal widths ({low:+.1f} to {high:+.1f}, "
+        f"95 % of resamples of {result.images} images)\n"
+        f"it is width {result.width:g} of {result.model} and {place}"
+    )
+    return group(stages, numbers, text)
 
 
 def tuning_document(result: "Tuning") -> dict[str, Any]:

@@ -49,7 +49,8 @@ def train(
     widths: Annotated[Widths, "widths to train, 1.0 among them, or a range, 0.25-1.0"] = T.widths,
     scope: Annotated[settings.ScopeName, "what narrows"] = T.scope,
     width_sampling: Annotated[
-        settings.WidthSampling, "widths of a step: all; both ends and one between; both ends and any two, mostly narrow"
+        settings.WidthSampling,
+        "widths of a step: all; both ends and one between; both ends and any two; these with each stage's own",
     ] = BY_RECIPE,
     distill: Annotated[NonNegative, "weight of what the widest teaches the others; 0 is the paper"] = BY_RECIPE,
     teacher: Annotated[

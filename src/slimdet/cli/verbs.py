@@ -30,7 +30,7 @@ from slimdet.cli.flags import (
     Widths,
 )
 from slimdet.cli.jobs import job
-from slimdet.cli.points import benchmark, tune
+from slimdet.cli.points import benchmark, search, tune
 from slimdet.cli.training import calibrate, train
 from slimdet.cli.video import video
 from slimdet.errors import ConfigError
@@ -312,7 +312,7 @@ def doctor() -> Outcome:
 
 
 _ALL = (
-    *(demo, train, calibrate, val, tune, benchmark, predict, job, video, profile),
+    *(demo, train, calibrate, val, tune, search, benchmark, predict, job, video, profile),
     *(extract, export, convert, check, serve, doctor),
 )
 VERBS = {verb.__name__: verb for verb in _ALL}

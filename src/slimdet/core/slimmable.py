@@ -105,12 +105,37 @@ class Slimmable(nn.Module):
                 f"--width {value}', in Python collect_statistics(model, [{value}], batches)"
             )
 
+    def pass_plan(self, width: float, plan: Mapping[str, float]) -> None:
+        """In training, let a width that the model does not have be widths by stage, until it is given others.
+
+        Args:
+            width, plan: as `add` takes them; norms are shared, and nothing is kept.
+
+        Raises:
+            WidthError: a width or plan that does not fit the detector.
+        """
+        value = parse_width(width)
+        self._passing.pop(value, None)
+        self._keep_passing(value, self._built(value, parse_plan(plan)))
+
+    def fits(self, plan: Mapping[str, float]) -> bool:
+        """Whether the detector can have a plan, as `add` takes it."""
+        try:
+            self._built(1.0, parse_plan(plan))
+        except WidthError:
+            return False
+        return True
+
+    def _built(self, width: float, plan: Mapping[str, float] | None = None) -> nn.Module:
+        return build_twin(self._widest, width, self.scope, self._example, self.norm_sharing, plan)
+
     def _passing_twin(self, width: float) -> nn.Module:
         twin = self._passing.pop(width, None)
-        if twin is None:
-            twin = build_twin(self._widest, width, self.scope, self._example, self.norm_sharing)
-            if len(self._passing) >= PASSING_TWINS:
-                del self._passing[next(iter(self._passing))]
+        return self._keep_passing(width, self._built(width) if twin is None else twin)
+
+    def _keep_passing(self, width: float, twin: nn.Module) -> nn.Module:
+        if len(self._passing) >= PASSING_TWINS:
+            del self._passing[next(iter(self._passing))]
         self._passing[width] = twin  # the last used at the end
         return twin
 
@@ -133,7 +158,7 @@ class Slimmable(nn.Module):
         if value == 1.0:
             raise WidthError("width 1.0 is the detector itself and cannot be added")
         stages = None if plan is None else parse_plan(plan)
-        twin = build_twin(self._widest, value, self.scope, self._example, self.norm_sharing, stages)
+        twin = self._built(value, stages)
         wider = self.twin(min(known for known in self.widths if known > value))
         for name, module in twin.named_modules():
             for key, own in own_tensors(module).items():

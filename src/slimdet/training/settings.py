@@ -16,6 +16,7 @@ from slimdet.widths import WidthRange, parse_width, parse_widths
 
 SETTINGS = "settings.json"  # in a run's folder
 SIZE_STEP = 32  # pixels; feature maps of the coarsest level grow by a cell
+STAGE_STEPS, STAGE_SPREAD = 16, 0.25  # widths that a stage may have, and how far it may be from the others' mean
 
 # By which power of the number of widths that use a weight its summed gradient is divided.
 REDUCTIONS = {"sum": 0.0, "root": 0.5, "mean": 1.0}
@@ -25,7 +26,7 @@ Neck = Literal["full", "light"]
 HeadNorm = Literal["none", "batch", "group"]
 Suppression = Literal["class", "all"]
 ScopeName = Literal["detector", "backbone"]
-WidthSampling = Literal["all", "sandwich", "range"]
+WidthSampling = Literal["all", "sandwich", "range", "stages"]
 GradientReduction = Literal["sum", "root", "mean"]
 Optimizer = Literal["sgd", "adamw"]
 Teacher = Literal["widest", "start"]
@@ -106,7 +107,8 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         if isinstance(self.widths, WidthRange):
-            self._set(widths=self.widths.listed, width_sampling="range")
+            sampling = "stages" if self.width_sampling == "stages" else "range"
+            self._set(widths=self.widths.listed, width_sampling=sampling)
         self._set(data=str(self.data), weights=str(self.weights), widths=parse_widths(self.widths))
         self._set(distill_parts=tuple(self.distill_parts))
         check_choices(self)
@@ -130,7 +132,9 @@ class TrainSettings:
                 raise ConfigError("--distill-parts rpn needs one image size, not a range of --imgsz; leave rpn out")
         if self.teacher == "start" and not self.distill:
             raise ConfigError("--teacher start teaches nothing with --distill 0; say how much, as --distill 2")
-        if self.width_sampling == "range" and self.freeze_backbone_norm:
+        if self.width_sampling == "stages" and self.head_norm == "group":
+            raise ConfigError("--width-sampling stages: --head-norm group fits few widths; take batch or none")
+        if self.any_width and self.freeze_backbone_norm:
             raise ConfigError(
                 "--freeze-backbone-norm has no statistics for random widths; leave it out or list the widths"
             )
@@ -140,9 +144,14 @@ class TrainSettings:
             object.__setattr__(self, name, value)
 
     @property
+    def any_width(self) -> bool:
+        """Whether widths are trained that are not listed, and get statistics when the weights are there."""
+        return self.width_sampling in ("range", "stages")
+
+    @property
     def norm_sharing(self) -> str:
         """What the norms of the widths share, as `slimdet.slim` takes it."""
-        return "shared" if self.width_sampling == "range" else "own"
+        return "shared" if self.any_width else "own"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -160,7 +169,7 @@ class TrainSettings:
     @property
     def statistics_images(self) -> int:
         """Training images whose statistics the norms get at the end of training."""
-        return (512 if self.width_sampling == "range" else 0) if self.recalibrate is None else self.recalibrate
+        return (512 if self.any_width else 0) if self.recalibrate is None else self.recalibrate
 
     @property
     def peak_lr(self) -> float:
@@ -235,17 +244,36 @@ def sampled_widths(
         widths: the model's, ascending.
         sampling: "all"; "sandwich": the widest, the narrowest and one random width between them; "range": the widest,
             the narrowest and two of `between` ("Universally Slimmable Networks", ICCV 2019, section 3.2), drawn in
-            inverse proportion to their cost: neighbours differ more where they are narrow.
+            inverse proportion to their cost: neighbours differ more where they are narrow; "stages": the same, and
+            each of the two stands for widths of its stages that `sampled_plan` draws about it.
         draw: what is random.
-        between: for "range", the widths to draw from.
+        between: for "range" and "stages", the widths to draw from.
     """
-    if sampling == "range" and len(between) > 1:
+    if sampling in ("range", "stages") and len(between) > 1:
         # Two different ones with weights 1 / width**2: the largest u ** (1 / weight) (Efraimidis and Spirakis, 2006).
         drawn = sorted(between, key=lambda width: draw.random() ** width**2)[-2:]
         return sorted([widths[-1], *drawn, widths[0]], reverse=True)
     if sampling == "sandwich" and len(widths) > 3:
         return [widths[-1], draw.choice(widths[1:-1]), widths[0]]
     return sorted(widths, reverse=True)
+
+
+def sampled_plan(
+    stages: Sequence[Sequence[str]], width: float, narrowest: float, draw: random.Random
+) -> dict[str, float]:
+    """Widths of a detector's stages, as a plan has them: each within `STAGE_SPREAD` of `width`, apart from the others.
+
+    Nets that were trained at equal widths alone are poor at unequal ones (slimmable_networks#27); "Once-for-All"
+    (arXiv 1908.09791, section 3.3) draws the width of each layer by itself.
+
+    Args:
+        stages: the names of each one's layers, as `slimdet.models.stages.stages` finds them.
+        width, narrowest: what they are drawn about, and the least that they may be.
+        draw: what is random.
+    """
+    steps = [step / STAGE_STEPS for step in range(1, STAGE_STEPS + 1)]
+    near = [step for step in steps if step >= narrowest and abs(step - width) <= STAGE_SPREAD]
+    return {name: chosen for names in stages for chosen in [draw.choice(near)] for name in names}
 
 
 def sampled_sizes(settings: TrainSettings, widths: Sequence[float], draw: random.Random) -> list[int]:

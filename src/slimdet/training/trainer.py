@@ -20,12 +20,20 @@ from slimdet.data.mosaic import Mosaic
 from slimdet.devices import choose_device
 from slimdet.errors import DataError, WidthError
 from slimdet.models.image_size import resize_shorter_side
+from slimdet.models.stages import stages
 from slimdet.training.processes.distributed import Place, reduce_step, running_statistics
 from slimdet.training.processes.sharing import Share
 from slimdet.training.safety.checkpoint import CHECKPOINT, read_checkpoint, restore, save_checkpoint
 from slimdet.training.safety.failures import explained, not_finite
 from slimdet.training.safety.stopping import StopFlag, Stopped
-from slimdet.training.settings import REDUCTIONS, TrainSettings, learning_rate, sampled_sizes, sampled_widths
+from slimdet.training.settings import (
+    REDUCTIONS,
+    TrainSettings,
+    learning_rate,
+    sampled_plan,
+    sampled_sizes,
+    sampled_widths,
+)
 from slimdet.training.step import accumulate_gradients, average, divide_by_users
 from slimdet.training.watching.callbacks import Callback, StepReport
 from slimdet.widths import widths_between
@@ -78,7 +86,11 @@ class Trainer:
         self.average = copy.deepcopy(model) if settings.ema else None
         if settings.compile:
             _compile(model, settings.widths)
-        self.between = _fitting(model) if settings.width_sampling == "range" else []
+        self.between = _fitting(model) if settings.any_width else []
+        self.stages: Sequence[Sequence[str]] = ()
+        if settings.width_sampling == "stages":
+            self.stages = stages(model)
+            self.between = [width for width in self.between if width not in settings.widths]
         self.callbacks: Sequence[Callback] = ()
         self.step = 0
         self.steps_per_epoch = math.ceil(len(dataset) / settings.batch)
@@ -166,6 +178,9 @@ class Trainer:
         alone = round(settings.widest_only * self.total)
         if self.step < alone:
             widths = widths[:1]
+        if self.stages:
+            for width in set(widths) & set(self.between):
+                self.model.pass_plan(width, sampled_plan(self.stages, width, settings.widths[0], draw))
         for width, size in zip(widths, sampled_sizes(settings, widths, draw), strict=bool(settings.sizes)):
             resize_shorter_side(self.model.twin(width), size)
         taught = settings
