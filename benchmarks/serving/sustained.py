@@ -24,7 +24,7 @@ from load import IDLE, LONG_MS, Client, figures, status
 from servers import served
 
 from slimdet.assets import VAL
-from slimdet.devices import cores, cpu_name
+from slimdet.devices import cpu_name
 
 MINUTE = 60.0
 
@@ -69,13 +69,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     own = sorted(os.sched_getaffinity(0))
+    machine = f"{cpu_name()}, {len(own)} cores, in use by others too"
     with served(given.model, core=own[0] if len(own) > 1 else None) as (process, port):
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, set(own[1:]) or set(own))
         found = asyncio.run(measure(given, port, process.pid))
     load = f"x{given.times:g} what the {given.of} point can do"
-    machine = {"machine": f"{cpu_name()}, {cores()} cores, in use by others too", "load": load}
-    text = json.dumps(machine | found, indent=1)
+    text = json.dumps({"machine": machine, "load": load} | found, indent=1)
     print(text)
     if given.out:
         given.out.write_text(text + "\n")
