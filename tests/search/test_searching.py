@@ -11,7 +11,8 @@ from slimdet.bundle import card, manifest
 from slimdet.cli import points_views
 from slimdet.cli.verbs import main
 from slimdet.errors import ConfigError
-from slimdet.search.searching import Bench, Search, search
+from slimdet.search.bench import Bench
+from slimdet.search.searching import Search, search
 from slimdet.training.runs import train
 from slimdet.widths import WidthRange
 

@@ -76,6 +76,7 @@ def test_widths_that_are_validated_on_the_way() -> None:
         ({"widest_only": 1}, ConfigError, "--widest-only 1 is not at least 0 and below 1"),
         ({"val_widths": (0.3,)}, ConfigError, r"--val-widths 0\.3: trained are \(0\.25, 0\.5, 0\.75, 1\.0\)"),
         ({"widths": WidthRange(0.25), "freeze_backbone_norm": True}, ConfigError, "--freeze-backbone-norm"),
+        ({"width_sampling": "stages", "head_norm": "group"}, ConfigError, "--head-norm group fits few widths"),
     ],
 )
 def test_what_cannot_be_used_is_named(changes: dict[str, Any], error: type[SlimdetError], message: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from slimdet.training.safety.checkpoint import CHECKPOINT, read_checkpoint
 from slimdet.training.safety.stopping import Stopped
 from slimdet.training.trainer import Trainer
 from slimdet.training.watching.callbacks import Callback, StepReport
+from slimdet.widths import WidthRange
 
 accumulate = trainer.accumulate_gradients
 
@@ -144,3 +146,28 @@ def test_a_compiled_training_goes_the_same_way(scenes: Path, tmp_path: Path, mon
     assert before.keys() == after.keys()
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, msg=name)
+
+
+def test_stages_are_drawn_apart_and_the_same_after_a_resume(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, float]] = []
+    inner = slimdet.Slimmable.pass_plan
+
+    def told(self: slimdet.Slimmable, width: float, plan: dict[str, float]) -> None:
+        drawn.append(plan)
+        inner(self, width, plan)
+        fc6 = self.twin(width).get_submodule("roi_heads.box_head.fc6")
+        assert fc6.weight.shape[0] == int(512 * plan["roi_heads.box_head"])  # pyright: ignore
+
+    monkeypatch.setattr(slimdet.Slimmable, "pass_plan", told)
+    settings = small_settings(scenes, widths=WidthRange(0.25), width_sampling="stages", epochs=1, recalibrate=0)
+    train(settings, out=tmp_path / "whole")
+    plans = [*drawn]
+    assert len(plans) == 2 * 3
+    assert all(len(set(plan.values())) > 1 for plan in plans)
+    assert all(0.25 <= width <= 1 for plan in plans for width in plan.values())
+    drawn.clear()
+    train(replace(settings, epochs=1 / 3), out=tmp_path / "part")
+    resume(tmp_path / "part", epochs=1.0)
+    assert drawn == plans

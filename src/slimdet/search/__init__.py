@@ -1,1 +1,1 @@
-"""Which operating points are worth having: a grid of them, measured, down to the ladder."""
+"""Which operating points are worth having, a grid of them down to the ladder; which widths of stages find most."""

@@ -5,7 +5,7 @@ without training. What a plan takes is predicted from a table of what each stage
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -19,12 +19,9 @@ from slimdet.core.slimmable import Slimmable
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import read_data_config
 from slimdet.data.fingerprint import fingerprint
-from slimdet.data.loader import Batch
-from slimdet.data.transforms import ShrinkInto
 from slimdet.errors import ConfigError, DataError
-from slimdet.evaluation.inference import check_classes, detect
-from slimdet.evaluation.points import part_of
-from slimdet.evaluation.resampling import Matches, resamples
+from slimdet.evaluation.inference import check_classes
+from slimdet.evaluation.resampling import resamples
 from slimdet.evaluation.validation import measure
 from slimdet.exporting.engine_files import export
 from slimdet.exporting.settings import ExportSettings, Format
@@ -36,13 +33,12 @@ from slimdet.report.profiling import point_macs
 from slimdet.runtime.detector import Runtime
 from slimdet.runtime.engine import choose
 from slimdet.runtime.machine import machine_key, versions
+from slimdet.search.bench import Bench, ap_of
 from slimdet.search.plans import LatencyTable, Plan, Trial, equal_within, evolve
 from slimdet.search.rows import Rows
 from slimdet.search.settings import SearchSettings
 from slimdet.search.stopwatch import Stopwatch
 from slimdet.search.trials import Told
-from slimdet.training.settings import CalibrateSettings
-from slimdet.training.statistics import calibration_batches, collect_statistics
 
 ROWS = "rows"  # the folder of what was measured
 TABLE_WIDTHS = (0.25, 0.5, 0.75)  # of each stage alone; between them it is interpolated
@@ -169,90 +165,6 @@ def search(
     return Search(run, target, width, parts, best, equal, gain, trials, len(val), in_ladder)
 
 
-class Bench:
-    """Tries plans of a model, one after another; each gets its own statistics first.
-
-    Args:
-        model: of which the widths are; no weight changes.
-        parts: the names of each stage's layers.
-        train, val: for statistics, and to measure on.
-        settings: how many images of each.
-    """
-
-    NAME = 0.9999  # of the plan that is being tried
-
-    def __init__(
-        self,
-        model: Slimmable,
-        parts: Sequence[Sequence[str]],
-        train: CocoDataset,
-        val: CocoDataset,
-        settings: SearchSettings,
-    ) -> None:
-        self.model, self.train, self.val, self._parts, self._seed = model, train, val, parts, settings.seed
-        sides: Any = model.twin(1.0).get_submodule("transform")
-        train.shrink = ShrinkInto(sides.min_size[-1], sides.max_size)
-        self._few = list(self._batches(settings.statistics))
-        order = np.random.default_rng(settings.seed).permutation(len(val))
-        self._some = sorted(order[: settings.images].tolist())
-
-    def names(self, plan: Plan) -> dict[str, float]:
-        """The plan as `Slimmable.add` takes it."""
-        return {name: width for names, width in zip(self._parts, plan, strict=True) for name in names}
-
-    def ap(self, plan: Plan) -> float:
-        """AP on the part of val."""
-        self.model.add(self.NAME, self.names(plan))
-        collect_statistics(self.model, [self.NAME], self._few)
-        return _ap(self._matches(self._some))
-
-    def matches(self, plan: Plan) -> Matches:
-        """What is found in all of val, with statistics of many images."""
-        self.model.add(self.NAME, self.names(plan))
-        self.calibrate(self.model, self.NAME)
-        return self._matches(range(len(self.val)))
-
-    def _matches(self, places: Sequence[int]) -> Matches:
-        self.model.eval()
-        found = detect(lambda images: self.model(images, width=self.NAME), _Part(self.val, places))
-        return Matches(part_of(self.val, places), found)
-
-    def calibrate(self, model: Slimmable, width: float) -> dict[str, Any]:
-        """Give a width its statistics; how, as a card holds it."""
-        usual = CalibrateSettings()
-        used = collect_statistics(model, [width], self._batches(usual.images))
-        return {"images": used, "batch": usual.batch, "seed": self._seed}
-
-    def _batches(self, images: int) -> Iterator[Batch]:
-        return calibration_batches(self.train, images, CalibrateSettings.batch, self._seed)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The images at some places of a data set."""
-
-    whole: CocoDataset
-    places: Sequence[int]
-
-    @property
-    def classes(self) -> Sequence[str]:
-        return self.whole.classes
-
-    @property
-    def category_ids(self) -> Sequence[int]:
-        return self.whole.category_ids
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.whole[self.places[index]]
-
-
-def _ap(matches: Matches) -> float:
-    return float(matches.ap(np.ones((1, matches.images)))[0])
-
-
 def _data(file: str | Path) -> tuple[CocoDataset, CocoDataset]:
     config = read_data_config(file)
     if config.train is None or config.val is None:
@@ -293,7 +205,7 @@ def _compared(
     full = float(rows.kept("full", watch.full_ms))
     matches = {name: bench.matches(one) for name, one in plans.items()}
     found = {
-        name: Found(bench.names(one), _ap(matches[name]), table(one), full * part)
+        name: Found(bench.names(one), ap_of(matches[name]), table(one), full * part)
         for (name, one), part in zip(plans.items(), less, strict=True)
     }
     drawn = resamples(len(bench.val), RESAMPLES)
