@@ -129,5 +129,9 @@ def test_a_detector_teaches_just_the_classes_that_it_knows() -> None:
     swapped = known.of_classes(["dog", "cat"])
     key = "roi_heads.box_predictor.cls_score.bias"
     assert torch.equal(swapped.state_dict()[key], two.state_dict()[key][[0, 2, 1]])
+    masks = tiny_model(masks=True).extract(1.0)
+    swapped = Ordinary(masks, ("cat", "dog"), "masks.pth").of_classes(["dog", "cat"])
+    key = "roi_heads.mask_predictor.mask_fcn_logits.weight"
+    assert torch.equal(swapped.state_dict()[key], masks.state_dict()[key][[0, 2, 1]])
     with pytest.raises(ConfigError, match="the data lacks dog, it has cow too"):
         known.of_classes(["cat", "cow"])
