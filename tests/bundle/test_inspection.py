@@ -87,6 +87,12 @@ def _function() -> bytes:
     return made.SerializeToString()
 
 
+def _of_operators(version: int) -> bytes:
+    made = model()
+    made.opset_import[0].version = version
+    return made.SerializeToString()
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -99,6 +105,9 @@ def _function() -> bytes:
             "com.microsoft",
         ),
         (model().SerializeToString() + model(tensors=[external(location="x")]).SerializeToString(), "has a tensor in"),
+        (_of_operators(2**31), "set of operators that there is not"),  # OpenVINO would count down from it
+        (_of_operators(-1), "set of operators that there is not"),
+        (model().SerializeToString() + b"\x72\x06\x12\x040.25", "metadata without a name"),  # OpenVINO would crash
         (model().SerializeToString()[:-20], "is cut off"),
         (b"\x0b" * 9, "is not an ONNX file"),
         (b"\xff" * 30, "is not an ONNX file"),

@@ -81,7 +81,8 @@ def filled_in(verb: str, but: str = "") -> list[str]:
     words = [verb]
     for action in PARSERS[verb]._actions:
         if action.required and but not in (action.dest, *action.option_strings):
-            words += [*action.option_strings[:1], "0.5" if "width" in action.dest else TESTS]
+            number = "width" in action.dest or action.dest == "budget_ms"
+            words += [*action.option_strings[:1], "0.5" if number else TESTS]
     return words
 
 

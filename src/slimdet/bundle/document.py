@@ -16,6 +16,7 @@ from slimdet.widths import parse_plan, parse_width, parse_widths
 
 FORMAT = 1
 MODEL = "model.json"
+LONGEST_NAME = 255  # bytes; what file systems have
 MOST_BYTES = 2**24  # of the file: one of 1000 classes and 100 rungs has a hundredth
 MOST_WIDTHS = 1000
 _KINDS: dict[str, Any] = {
@@ -75,7 +76,8 @@ def _check_document(file: Path, document: Any) -> None:
         if not isinstance(document[key], kind):
             refuse(f"{key} is {document[key]!r:.80}, of a kind that does not belong there")
     _check_classes(document, refuse)
-    if not all(isinstance(document["weights"].get(key), str) for key in ("file", "sha256")):
+    weights = document["weights"]
+    if not (_is_file_name(weights.get("file")) and isinstance(weights.get("sha256"), str)):
         refuse("weights needs a file and its sha256")
     widths = document["widths"]
     try:
@@ -128,9 +130,15 @@ def _check_engines(file: Path, engines: Any) -> None:
 def _is_engine(width: str, entry: Any) -> bool:
     try:
         texts = [entry[key] for key in _ENGINE] + [entry.get("bin_sha256", "")]
-        return _is_width(float(width)) and all(isinstance(text, str) for text in texts) and entry.get("speedup", 1) > 0
+        named = _is_file_name(entry["file"]) and all(isinstance(text, str) for text in texts)
+        return _is_width(float(width)) and named and entry.get("speedup", 1) > 0
     except (TypeError, ValueError, KeyError, AttributeError):
         return False
+
+
+def _is_file_name(text: Any) -> bool:
+    """Whether a file system could have it; where the file may lie is decided when it is opened."""
+    return isinstance(text, str) and bool(Path(text).name) and len(text.encode(errors="replace")) <= LONGEST_NAME
 
 
 def _check_ladder(file: Path, document: dict[str, Any]) -> None:

@@ -9,12 +9,16 @@ The numbers are those of onnx.proto.
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.parsers import expat
 
 from slimdet.errors import BundleError
 
 _WHOLE, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
-_GRAPH, _TRAINING, _FUNCTIONS = 7, 20, 25  # of a model
+_GRAPH, _OPERATORS, _METADATA, _TRAINING, _FUNCTIONS = 7, 8, 14, 20, 25  # of a model
+_VERSION = 2  # of a set of operators
+_KEY = 1  # of an entry of metadata
+NEWEST = 99  # set of operators; ONNX has had one or two a year, and OpenVINO counts down from what a file says
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15  # of a graph
 _ATTRIBUTE, _DOMAIN = 5, 7  # of a node
 _TENSOR, _TENSORS = 5, 10  # of an attribute
@@ -54,8 +58,17 @@ def _check_model(model: memoryview, weights: str, size: int) -> None:
     for number, value in _fields(model):
         if number in (_TRAINING, _FUNCTIONS):
             raise BundleError("has functions of its own")
+        if number == _OPERATORS and _numbers(value).get(_VERSION, 0) > NEWEST:
+            raise BundleError("is of a set of operators that there is not")
+        if number == _METADATA and _KEY not in _numbers(value):
+            raise BundleError("has metadata without a name")
         if number == _GRAPH:
             _check_graph(_message(value), weights, size)
+
+
+def _numbers(message: Value) -> dict[int, Any]:
+    """The last value of each field of a message, by number."""
+    return dict(_fields(_message(message)))
 
 
 def _check_graph(graph: memoryview, weights: str, size: int) -> None:

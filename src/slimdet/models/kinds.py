@@ -127,4 +127,4 @@ def _class_word(kind: type, detector: Any) -> str:
 
 
 def _unknown(name: str) -> Kind:
-    return Kind(name, **_NONE | {"slim": True})
+    return Kind(f"{name:.80}", **_NONE | {"slim": True})
