@@ -107,7 +107,7 @@ def _of_operators(version: int) -> bytes:
         (model().SerializeToString() + model(tensors=[external(location="x")]).SerializeToString(), "has a tensor in"),
         (_of_operators(2**31), "set of operators that there is not"),  # OpenVINO would count down from it
         (_of_operators(-1), "set of operators that there is not"),
-        (model().SerializeToString() + b"\x72\x06\x12\x040.25", "metadata without a name"),  # OpenVINO would crash
+        (model().SerializeToString() + b"\x42\x03\x12\x01a", "set of operators that there is not"),  # text for a number
         (model().SerializeToString()[:-20], "is cut off"),
         (b"\x0b" * 9, "is not an ONNX file"),
         (b"\xff" * 30, "is not an ONNX file"),
@@ -119,6 +119,12 @@ def test_what_no_export_writes_is_refused(tmp_path: Path, content: bytes, reason
         check(tmp_path, content)
 
 
+CONVOLUTION = (
+    '<layer id="1" type="Convolution">'
+    '<data strides="2, 2" pads_begin="1, 1" pads_end="1, 1" dilations="1, 1" auto_pad="explicit"/></layer>'
+)
+
+
 @pytest.mark.parametrize(
     ("xml", "reason"),
     [
@@ -126,6 +132,10 @@ def test_what_no_export_writes_is_refused(tmp_path: Path, content: bytes, reason
         ('<net><data offset="9" size="8"/></net>', "outside its weights"),
         ('<net><data offset="-1" size="8"/></net>', "no place in a file"),
         ('<net><data offset="8"/></net>', "no place in a file"),
+        (f"<net>{CONVOLUTION}</net>", ""),
+        (f"<net>{CONVOLUTION.replace('strides', 'stride')}</net>", "convolution without strides"),
+        (f"<net>{CONVOLUTION.replace('1, 1', '1')}</net>", "convolution without strides"),
+        (f'<net><layer id="0" type="GroupConvolution"/>{CONVOLUTION}</net>', "convolution without strides"),
         ("<net><body/></net>", "graph within a graph"),
         ('<!DOCTYPE x [<!ENTITY a "b">]><net>&a;</net>', "document type"),
         ("<net>", "is not XML"),

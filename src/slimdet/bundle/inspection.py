@@ -7,6 +7,7 @@ The numbers are those of onnx.proto.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ from xml.parsers import expat
 from slimdet.errors import BundleError
 
 _WHOLE, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
-_GRAPH, _OPERATORS, _METADATA, _TRAINING, _FUNCTIONS = 7, 8, 14, 20, 25  # of a model
+_GRAPH, _OPERATORS, _TRAINING, _FUNCTIONS = 7, 8, 20, 25  # of a model
 _VERSION = 2  # of a set of operators
-_KEY = 1  # of an entry of metadata
 NEWEST = 99  # set of operators; ONNX has had one or two a year, and OpenVINO counts down from what a file says
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15  # of a graph
 _ATTRIBUTE, _DOMAIN = 5, 7  # of a node
 _TENSOR, _TENSORS = 5, 10  # of an attribute
 _NESTED = {6: "a graph within a graph", 11: "graphs within a graph", 22: "a sparse tensor", 23: "sparse tensors"}
 _DIMS, _TYPE, _EXTERNAL, _LOCATION = 1, 2, 13, 14  # of a tensor
+# Of OpenVINO's XML. It computes with a convolution that lacks any of these, and writes where it should not.
+_CONVOLUTIONS, _MOVES = ("Convolution", "GroupConvolution"), ("strides", "pads_begin", "pads_end", "dilations")
+_PAIR = re.compile(r"\d{1,3}, ?\d{1,3}")
 _ITEM_BYTES = {1: 4, 10: 2}  # of the types that linked tensors have: float, float16
 
 Value = int | memoryview
@@ -58,10 +61,8 @@ def _check_model(model: memoryview, weights: str, size: int) -> None:
     for number, value in _fields(model):
         if number in (_TRAINING, _FUNCTIONS):
             raise BundleError("has functions of its own")
-        if number == _OPERATORS and _numbers(value).get(_VERSION, 0) > NEWEST:
+        if number == _OPERATORS and _numbers(value).get(_VERSION) not in range(1, NEWEST):
             raise BundleError("is of a set of operators that there is not")
-        if number == _METADATA and _KEY not in _numbers(value):
-            raise BundleError("has metadata without a name")
         if number == _GRAPH:
             _check_graph(_message(value), weights, size)
 
@@ -179,20 +180,29 @@ def _number(text: str) -> int:
 
 def _check_ir(content: bytes, size: int) -> None:
     """Refuse OpenVINO's XML with constants outside the weights' `size` bytes, or with what no export writes."""
+    silent: set[str] = set()  # convolutions that have not said yet how they move
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         if tag in ("body", "then_body", "else_body"):
             raise BundleError("has a graph within a graph")
+        if tag == "layer" and attributes.get("type") in _CONVOLUTIONS:
+            silent.add(attributes.get("id", ""))
+        if tag == "data" and silent and all(_PAIR.fullmatch(attributes.get(name, "")) for name in _MOVES):
+            silent.clear()
         if tag != "data" or "offset" not in attributes:
             return
         if _number(attributes["offset"]) + _number(attributes.get("size", "")) > size:
             raise BundleError("has a constant outside its weights")
 
+    def end(tag: str) -> None:
+        if tag == "layer" and silent:
+            raise BundleError("has a convolution without strides, padding and dilations")
+
     def refuse(*_: object) -> None:
         raise BundleError("declares a document type")
 
     parser = expat.ParserCreate()
-    parser.StartElementHandler = start
+    parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(content, True)
