@@ -73,7 +73,7 @@ def make_slimmable(
     chosen = range(0, len(dataset), math.ceil(len(dataset) / SORTING_IMAGES))
     count = sort_detector(plain, (dataset[index][0] for index in chosen))
     logger.info("sorted the channels of %d groups of layers", count)
-    slimmable = slim(plain, settings.widths)
+    slimmable = slim(plain, settings.widths, settings.scope, norm_sharing=settings.norm_sharing)
     sides: Any = slimmable.twin(1.0).get_submodule("transform")
     dataset.shrink = ShrinkInto(sides.min_size[-1], sides.max_size)
     narrow = [width for width in slimmable.widths if width < 1]
