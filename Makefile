@@ -1,6 +1,6 @@
 # Every target sets up what it needs in .venv by itself; nothing outside this folder is touched.
 #
-#   make demo      the bundled detector on the bundled photographs, at every width
+#   make demo      the bundled detector on the bundled photographs, at points of its ladder
 #   make test      the tests, on all cores
 #   make lint      ruff and pyright
 #   make docs      the pages that are made from docstrings and flags

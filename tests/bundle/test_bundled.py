@@ -85,10 +85,14 @@ def test_the_demo_writes_its_table_pictures_and_plot(
     assert main(["demo", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["run"] == "runs/demo"
-    assert set(document["widths"]) == {"0.25", "0.5", "0.75", "1.0"}
-    for width, row in document["widths"].items():
-        assert row["AP"] == DOCUMENT["metrics"][width]["bbox"]["AP"]
-        assert {"parameters", "macs", "latency_ms", "detections"} <= set(row)
+    recorded = {str(rung.point).removesuffix(", fp32"): rung.ap for rung in manifest.read(FOLDER).ladder}
+    places = [list(recorded).index(point) for point in document["points"]]
+    assert places == sorted(places)  # cheapest first, both ends among them
+    assert len(places) == 4
+    assert {0, len(recorded) - 1} <= set(places)
+    for point, row in document["points"].items():
+        assert row["AP"] == recorded[point]
+        assert {"macs", "latency_ms", "detections"} <= set(row)
     names = {file.name for file in (tmp_path / "runs" / "demo").iterdir()}
     assert names == {"accuracy-latency.png", *(f"{photograph}.jpg" for photograph in document["found"])}
     assert main(["demo", "--json"]) == 0  # again: what was written stays

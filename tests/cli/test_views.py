@@ -37,8 +37,8 @@ class TestTables:
 
 def test_the_table_shows_the_columns_there_are() -> None:
     results = {
-        "1.0": {"parameters": 23_500_000, "macs": 4.09e9, "latency_ms": 20.06},
         "0.5": {"parameters": 5_900_000, "macs": 1.05e9, "latency_ms": 7.5, "AP": 0.3},
+        "1.0": {"parameters": 23_500_000, "macs": 4.09e9, "latency_ms": 20.06},
     }
     shown = views.cost_table(results)
     assert "memory" not in shown
@@ -46,3 +46,4 @@ def test_the_table_shows_the_columns_there_are() -> None:
     assert rows[2:] == ["0.5 5.90 M 1.05 G 7.5 ms 0.300", "1.0 23.50 M 4.09 G 20.1 ms -"]
     assert len({len(line) for line in shown.splitlines()}) == 1
     assert views.cost_table({}).splitlines()[0] == "width"
+    assert views.cost_table(results, "point").split()[0] == "point"

@@ -1,7 +1,11 @@
-"""The first minute: the bundled model on the bundled photographs, at every width. No torch, unless it is the engine."""
+"""The first minute: the bundled model on the bundled photographs, at points of its ladder. No torch, unless it is the
+engine.
+"""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,25 +14,27 @@ from PIL import Image
 
 from slimdet.assets import PHOTOGRAPHS
 from slimdet.bundle import manifest
+from slimdet.bundle.ladder import Point, Rung
 from slimdet.errors import BundleError
 from slimdet.files import new_run_dir
 from slimdet.images.drawing import save, side_by_side
 from slimdet.report import plots
 from slimdet.runtime.detector import Runtime
 from slimdet.runtime.engine import EngineSettings
-from slimdet.runtime.latency import runtime_latencies, summary
+from slimdet.runtime.latency import latencies, summary
 from slimdet.runtime.prediction import find_images
 
 CONFIDENCE = 0.5
+POINTS = 4
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Where the pictures are, and for each width its cost, its recorded accuracy and what it found."""
+    """Where the pictures are, and for each point, cheapest first, its cost, its recorded AP and what it found."""
 
     run: Path
-    widths: dict[str, dict[str, float]]
-    found: dict[str, dict[str, list[str]]]  # photograph -> width -> "name score"
+    points: dict[str, dict[str, float]]
+    found: dict[str, dict[str, list[str]]]  # photograph -> point -> "name score"
 
 
 def demo(settings: EngineSettings, out: Path | None = None) -> Demo:
@@ -46,21 +52,39 @@ def demo(settings: EngineSettings, out: Path | None = None) -> Demo:
         "bundled", engine=settings.engine, conf=CONFIDENCE, device=settings.device, threads=settings.threads
     ).prepare()
     folder = new_run_dir("demo", _usual(out))
-    rows = _rows(detector)
+    rungs, photographs = apart(detector.ladder, POINTS), find_images([str(PHOTOGRAPHS)])
+    rows = _rows(detector, rungs, photographs[0])
     found: dict[str, dict[str, list[str]]] = {}
-    for photograph in find_images([str(PHOTOGRAPHS)]):
+    for photograph in photographs:
         panels: list[tuple[str, Image.Image]] = []
-        for width in reversed(detector.widths):
-            result = detector(photograph, width)
-            row = rows[str(width)]
-            row["detections"] += len(result)
-            found.setdefault(photograph.stem, {})[str(width)] = _listed(result.names, result.scores.tolist())
-            panels.append((f"width {width}   {row['latency_ms']:.0f} ms", result.plot()))
+        for rung in reversed(rungs):
+            result = detector(photograph, point=rung.point)
+            name = _name(rung.point)
+            rows[name]["detections"] += len(result)
+            found.setdefault(photograph.stem, {})[name] = _listed(result.names, result.scores.tolist())
+            panels.append((f"{name}: {rows[name]['latency_ms']:.0f} ms", result.plot()))
         save(side_by_side(panels, height=360), folder / f"{photograph.stem}.jpg", quality=90)
     if find_spec("matplotlib"):
-        points = {width: (row["latency_ms"], row["AP"]) for width, row in rows.items()}
-        plots.plot_accuracy_latency(points, folder / "accuracy-latency.png", "one set of weights, every width")
+        timed = {name: (row["latency_ms"], row["AP"]) for name, row in rows.items()}
+        plots.plot_ladder(timed, {}, folder / "accuracy-latency.png", "one set of weights, points of its ladder")
     return Demo(folder, rows, found)
+
+
+def apart(ladder: Sequence[Rung], count: int) -> list[Rung]:
+    """The cheapest and the dearest rung, and between them those whose costs come nearest to even ratios.
+
+    Args:
+        ladder: cheapest first, each with its multiply-adds.
+        count: of rungs, 2 or more; where the ladder has no more, all are taken.
+    """
+    if len(ladder) <= count:
+        return list(ladder)
+    costs = [math.log(rung.macs or 1) for rung in ladder]
+    places = {0, len(ladder) - 1}
+    for step in range(1, count - 1):
+        wanted = costs[0] + (costs[-1] - costs[0]) * step / (count - 1)
+        places.add(min(set(range(len(ladder))) - places, key=lambda place: abs(costs[place] - wanted)))
+    return [ladder[place] for place in sorted(places)]
 
 
 def _usual(out: Path | None) -> Path | None:
@@ -69,17 +93,27 @@ def _usual(out: Path | None) -> Path | None:
     return out if out is not None or first.exists() else first
 
 
-def _rows(detector: Runtime) -> dict[str, dict[str, Any]]:
-    """For each width what is recorded of it, its latency here, and no detection yet."""
-    rows: dict[str, dict[str, Any]] = {}
-    for width, runs in runtime_latencies(detector, repeats=15).items():
-        recorded = detector.manifest.metrics.get(str(width), {})
-        rows[str(width)] = recorded.get("cost", {}) | {
-            "latency_ms": summary(runs)["latency_ms"],
+def _rows(detector: Runtime, rungs: Sequence[Rung], photograph: Path) -> dict[str, dict[str, Any]]:
+    """For each point what is recorded of it, its latency here on the photograph, and no detection yet."""
+    calls = {
+        rung.point: partial(detector.detect, [detector.read(photograph, imgsz=rung.point.imgsz)], point=rung.point)
+        for rung in rungs
+    }
+    timed = latencies(calls, repeats=15)
+    return {
+        _name(rung.point): {
+            **({} if rung.macs is None else {"macs": rung.macs}),
+            "latency_ms": summary(timed[rung.point])["latency_ms"],
             "detections": 0,
-            "AP": recorded.get("bbox", {}).get("AP", -1),
+            "AP": rung.ap,
         }
-    return rows
+        for rung in rungs
+    }
+
+
+def _name(point: Point) -> str:
+    """The point without its precision, which is everywhere the same."""
+    return str(point).removesuffix(f", {point.precision}")
 
 
 def _listed(names: Sequence[str], scores: Sequence[float]) -> list[str]:

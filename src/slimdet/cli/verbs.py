@@ -50,7 +50,7 @@ def demo(
     threads: Threads = EngineSettings.threads,
     out: Annotated[Path | None, "folder (default runs/demo)"] = None,
 ) -> Outcome:
-    """The bundled model on the bundled photographs, at every width.
+    """The bundled model on the bundled photographs, at points of its ladder.
 
     Example:
         slimdet demo

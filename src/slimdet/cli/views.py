@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 def demo(result: "Demo") -> str:
     return (
-        f"{cost_table(result.widths)}\n\npictures are in {result.run}\n\nnext:\n"
+        f"{cost_table(result.points, 'point')}\n\npictures are in {result.run}\n\nnext:\n"
         "  slimdet predict YOUR_PHOTO.jpg --model bundled --width 0.5\n"
         "  slimdet profile --model bundled\n"
         "  slimdet train --data DATA.yaml --weights bundled      your own classes"
@@ -211,12 +211,13 @@ def bars() -> "Iterator[Told]":
 # ------------------------------------------------------------------------------------------------- tables
 
 
-def cost_table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """What each width costs, a line per width, ascending.
+def cost_table(results: Mapping[str, Mapping[str, float]], what: str = "width") -> str:
+    """What each width, or point, costs, a line for each in their order.
 
     Args:
-        results: width -> any of "parameters" (count), "macs" (multiply-adds), "latency_ms", "memory_mb", "disk_mb",
-            "detections" (count), "AP" (0..1, -1 where it is not known); a number that no width has gets no column.
+        results: name -> any of "parameters" (count), "macs" (multiply-adds), "latency_ms", "memory_mb", "disk_mb",
+            "detections" (count), "AP" (0..1, -1 where it is not known); a number that none has gets no column.
+        what: the names are of.
     """
     columns: dict[str, tuple[str, Callable[[float], str]]] = {
         "parameters": ("parameters", lambda value: f"{value / 1e6:.2f} M"),
@@ -228,10 +229,9 @@ def cost_table(results: Mapping[str, Mapping[str, float]]) -> str:
         "AP": ("AP", lambda value: f"{value:.3f}" if value > -1 else "-"),
     }
     shown = {key: column for key, column in columns.items() if any(key in numbers for numbers in results.values())}
-    rows = [["width", *(title for title, _ in shown.values())]]
-    for width in sorted(results, key=float):
-        numbers = results[width]
-        rows.append([width, *(text(numbers[key]) if key in numbers else "-" for key, (_, text) in shown.items())])
+    rows = [[what, *(title for title, _ in shown.values())]]
+    for name, numbers in results.items():
+        rows.append([name, *(text(numbers[key]) if key in numbers else "-" for key, (_, text) in shown.items())])
     return aligned(rows)
 
 
