@@ -83,7 +83,7 @@ def test_every_backbone_is_here() -> None:
 @pytest.mark.parametrize(
     "backbone",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name in ("resnet34", "resnet101", "resnet152") else name
+        pytest.param(name, marks=pytest.mark.slow) if name in ("resnet34", "resnet50", "resnet101", "resnet152") else name
         for name in OURS
     ],
 )
