@@ -80,12 +80,11 @@ def test_every_backbone_is_here() -> None:
 
 
 # Of those that differ in depth alone one is enough.
+SLOW = ("resnet34", "resnet50", "resnet101", "resnet152")
+
+
 @pytest.mark.parametrize(
-    "backbone",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in ("resnet34", "resnet50", "resnet101", "resnet152") else name
-        for name in OURS
-    ],
+    "backbone", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in OURS]
 )
 def test_our_detectors(backbone: str, tmp_path: Path) -> None:
     detector = narrow(backbone=backbone, **OURS[backbone])

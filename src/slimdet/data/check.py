@@ -11,14 +11,8 @@ from typing import Any
 from slimdet.data.annotations import Fault, by_id, sides
 from slimdet.data.formats.annotated import from_windows
 from slimdet.data.formats.reading import make_whole, read_lists
-from slimdet.data.formats.records import (
-    NO_ID,
-    Records,
-    id_faults,
-    looks_relative,
-    record_faults,
-    without_mask,
-)
+from slimdet.data.formats.record_faults import id_faults, looks_relative, record_faults, without_mask
+from slimdet.data.formats.records import NO_ID, Records
 from slimdet.errors import DataError, ImageError
 from slimdet.images.decoding import read_image, size_and_orientation
 from slimdet.images.orientation import BOX_TURNS

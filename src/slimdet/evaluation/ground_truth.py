@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from slimdet.data.annotations import HARMLESS, LISTS, by_id, encoded, sides
-from slimdet.data.formats.records import Packed, Records, fill_areas, id_faults, places_of, record_faults
+from slimdet.data.formats.record_faults import id_faults, record_faults
+from slimdet.data.formats.records import Packed, Records, fill_areas, places_of
 from slimdet.errors import DataError
 
 
