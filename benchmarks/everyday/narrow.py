@@ -38,7 +38,6 @@ from slimdet.data.transforms import augmentation
 from slimdet.evaluation.points import measure_points
 from slimdet.training import step as training_step
 from slimdet.training.distillation import Watched, distillation_losses, feature_loss
-from slimdet.training.runs import recalibrate
 from slimdet.training.settings import TrainSettings
 from slimdet.training.start import starting_model
 from slimdet.training.trainer import Trainer
@@ -240,7 +239,9 @@ def run(cell: Cell, seed: int, steps: int, bundle: Path, shared: Path, work: Pat
         folders = [shared / "data" / name / "images" for name in ("everyday", "animalpose", "coco_small")]
         first = features_first(model, widths, folders, seconds)
         settings = replace(settings, epochs=settings.epochs * (1 - SHARE_BEFORE))
-    callbacks = [NarrowLast()] * cell.narrow_last + [Triangular(model)] * cell.triangular
+    callbacks: list[Callback] = [NarrowLast()] if cell.narrow_last else []
+    if cell.triangular:
+        callbacks.append(Triangular(model))
     trainer = Trainer(model, train, settings)
     folder = work / f"{cell.name} {seed}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -249,8 +250,6 @@ def run(cell: Cell, seed: int, steps: int, bundle: Path, shared: Path, work: Pat
         trainer.run(folder, callbacks)
     spent = time.process_time() - began
     result = copy.deepcopy(trainer.result).eval()
-    if cell.triangular:
-        recalibrate(result, trainer)
     store.save(result, folder / "model", card.Card(val.classes, tuple(one["id"] for one in val.coco["categories"])))
     runtime = slimdet.Runtime(folder / "model", engine="torch", threads=1)
     points = [Point(width, size, PROPOSALS) for width in runtime.widths for size in SIZES]
