@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,9 @@ from slimdet.core.slimmable import Slimmable, slim
 from slimdet.data.coco import CocoDataset
 from slimdet.data.transforms import augmentation
 from slimdet.evaluation.points import measure_points
+from slimdet.images.decoding import read_image
 from slimdet.training import step as training_step
+from slimdet.training import trainer as trainer_module
 from slimdet.training.distillation import Watched, distillation_losses, feature_loss
 from slimdet.training.settings import TrainSettings
 from slimdet.training.start import starting_model
@@ -127,6 +129,16 @@ def next_wider_teaches() -> Iterator[None]:
         training_step.distillation_losses = usual
 
 
+@contextmanager
+def alone(width: float) -> Iterator[None]:
+    """One width in every step: a detector of its own, in the corner of the whole one's weights."""
+    usual, trainer_module.sampled_widths = trainer_module.sampled_widths, lambda *args: [width]
+    try:
+        yield
+    finally:
+        trainer_module.sampled_widths = usual
+
+
 class NarrowLast(Callback):
     """From two thirds of the steps on, the losses of narrow widths count more."""
 
@@ -179,7 +191,7 @@ def features_first(model: Slimmable, widths: Sequence[float], folders: Sequence[
     transform: Any = model.twin(1.0).get_submodule("transform")
     end, steps = time.process_time() + seconds, 0
     while time.process_time() < end:
-        images = [slimdet.read_image(draw.choice(files)) for _ in range(BATCH)]
+        images = [read_image(draw.choice(files)) for _ in range(BATCH)]
         batch = transform([torch.from_numpy(image.copy()).permute(2, 0, 1) / 255 for image in images])[0]
         with torch.no_grad():
             wanted = teacher(batch.tensors)
@@ -216,8 +228,6 @@ def start(cell: Cell, settings: TrainSettings, bundle: Path, shared: Path, class
     torch.manual_seed(settings.seed)
     weights = str(shared / BACKBONE) if cell.scratch else str(bundle)
     model = starting_model(replace(settings, widths=WIDTHS, weights=weights, sort=False), classes)
-    if cell.width is not None:
-        return slim(model.extract(cell.width), (1.0,))
     if cell.triangular:
         return slim(model.extract(1.0), WIDTHS, norm_sharing="shared")
     return model
@@ -227,8 +237,6 @@ def run(cell: Cell, seed: int, steps: int, bundle: Path, shared: Path, work: Pat
     """Train and measure a cell; its row."""
     train, val = data_sets(shared, work)
     fields = BASE | cell.changes | {"seed": seed, "epochs": steps * BATCH / len(train)}
-    if cell.width is not None:
-        fields["widths"] = (1.0,)
     settings = TrainSettings(data="everyday", weights="none", **fields)
     began = time.process_time()
     model = start(cell, settings, bundle, shared, train.classes)
@@ -246,17 +254,17 @@ def run(cell: Cell, seed: int, steps: int, bundle: Path, shared: Path, work: Pat
     folder = work / f"{cell.name} {seed}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with next_wider_teaches() if cell.next_wider else _nothing():
+    with alone(cell.width) if cell.width else next_wider_teaches() if cell.next_wider else nullcontext():
         trainer.run(folder, callbacks)
     spent = time.process_time() - began
     result = copy.deepcopy(trainer.result).eval()
     store.save(result, folder / "model", card.Card(val.classes, tuple(one["id"] for one in val.coco["categories"])))
     runtime = slimdet.Runtime(folder / "model", engine="torch", threads=1)
-    points = [Point(width, size, PROPOSALS) for width in runtime.widths for size in SIZES]
+    widths = [cell.width] if cell.width else runtime.widths
+    points = [Point(width, size, PROPOSALS) for width in widths for size in SIZES]
     found, matches = {}, {}
     for measured in measure_points(runtime, val, [runtime.complete(point) for point in points]):
-        width = measured.width if cell.width is None else cell.width
-        name = f"{width} {measured.point.imgsz}"
+        name = f"{measured.width} {measured.point.imgsz}"
         found[name] = {key: round(measured.numbers["bbox"][key], 4) for key in ("AP", "AP50")}
         matches[name] = match(val.coco, list(measured.detections))
     write(work / f"{cell.name} {seed}.npz.xz", matches)
@@ -267,11 +275,6 @@ def run(cell: Cell, seed: int, steps: int, bundle: Path, shared: Path, work: Pat
         "cpu_seconds": round(spent),
         "points": found,
     }
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def rows() -> dict[str, dict[str, Any]]:

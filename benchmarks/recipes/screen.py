@@ -3,8 +3,8 @@
     python benchmarks/recipes/screen.py --shared ../shared [--stage 1] [--limit N]
     python benchmarks/recipes/screen.py --table [--stage 1]
 
-Stage 1 tries all recipes on two sets for 150 steps; stage 2 the best four of it on five sets with two seeds; stage 3
-the best three on five sets for 600 steps (successive halving: the mean over sets of the place among the others decides,
+Stage 1 tries all recipes on two sets for 150 steps; stage 2 the best four of it on five sets; stage 3 the best two on
+five sets for 300 steps (successive halving: the mean over sets of the place among the others decides,
 at width 1.0 and in the mean over widths). A training leaves one line in rows.jsonl; what has a line is not run again,
 and two processes may run at once. A step takes 2.6 CPU seconds here, which is why stage 1 is no larger.
 """
@@ -58,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": "adamw"},
     "adamw, sum": {"optimizer": "adamw", "gradient_reduction": "sum"},
     "adamw, untaught": {"optimizer": "adamw", "distill": 0.0},
+    "adamw, mosaic": {"optimizer": "adamw", "augment": "mosaic"},
     "group": {"head_norm": "group"},
     "no-norm": {"head_norm": "none"},
     "unsorted": {"sort": False},
@@ -74,6 +75,7 @@ RECIPES = (  # of stage 1: variant, peak learning rate for 8 images a step
     ("adamw", 0.0005),
     ("adamw, sum", 0.001),
     ("adamw, untaught", 0.001),
+    ("adamw, mosaic", 0.001),
     ("sum", 0.01),
     ("group", 0.02),
     ("base", 0.04),
@@ -99,8 +101,8 @@ class Stage:
 
 STAGES = {
     1: Stage(len(RECIPES), 150, (0,), SETS[:2]),
-    2: Stage(4, 150, (0, 1)),
-    3: Stage(3, 600, (0,)),
+    2: Stage(4, 150, (0,)),
+    3: Stage(2, 300, (0,)),
 }
 
 
