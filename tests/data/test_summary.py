@@ -1,5 +1,6 @@
 """What a data set holds: counts and shares, whatever else is in the file."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def test_shares_at_the_size_of_training() -> None:
     ],
 )
 def test_faulty_records_and_crowds_are_left_out(faulty: Any) -> None:
-    assert summarize(coco(*SOUND, faulty)) == summarize(coco(*SOUND))
+    assert replace(summarize(coco(*SOUND, faulty)), crowds=0) == summarize(coco(*SOUND))
 
 
 def test_nothing_is_no_fault() -> None:

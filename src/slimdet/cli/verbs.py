@@ -255,6 +255,7 @@ def check(
     from slimdet.data.check import check
     from slimdet.data.config import DataConfig, OpenedData, open_data
     from slimdet.data.formats.annotated import Split
+    from slimdet.data.formats.coco_folders import unlisted
     from slimdet.data.summary import summary
 
     opened = OpenedData(DataConfig(None, Split(images, data))) if images else open_data(data)
@@ -262,13 +263,12 @@ def check(
     faults = [*opened.faults, *(one for split in splits.values() for one in check(split.annotations, split.images))]
     unread = {fault.file for fault in faults if fault.kind == "unreadable annotations"}
     held = {name: summary(one.annotations) for name, one in splits.items() if str(one.annotations) not in unread}
+    notes = [*opened.notes, *(unlisted(data, splits.values()) if opened.why.startswith("COCO") and not unread else [])]
     told = [opened.why] if opened.why else []
-    document = {"is": opened.why, "notes": opened.notes, "splits": held}
+    document = {"is": opened.why, "notes": notes, "splits": held}
     document["faults"] = [vars(one) | {"id": str(one.id), "harmless": one.kind in MENDED} for one in faults]
     grave = sum(one.kind not in MENDED for one in faults)
-    return Outcome(
-        document, views.check(held, faults, [*told, *opened.notes]), f"{grave} faults in {data}" if grave else ""
-    )
+    return Outcome(document, views.check(held, faults, [*told, *notes]), f"{grave} faults in {data}" if grave else "")
 
 
 def serve(

@@ -168,6 +168,7 @@ def summary(held: "Summary") -> str:
     lines = [
         f"{held.images} images ({held.empty} without objects), {held.width}x{held.height} pixels (medians)",
         f"{held.boxes} objects, at most {held.per_image} in an image; {shares(held)}",
+        *([f"{held.crowds} crowds or difficult objects, which neither train nor count"] if held.crowds else []),
         listed([f"{name} {count}" for name, count in held.classes.items()], 30),
     ]
     return "\n  ".join(lines)

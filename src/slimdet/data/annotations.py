@@ -15,10 +15,11 @@ import numpy as np
 
 from slimdet.errors import ConfigError
 from slimdet.images.masks import decode_runs
+from slimdet.messages import printable
 
 LISTS = {"images": "image", "annotations": "annotation", "categories": "category"}
 # What is wrong with these can be put right: boxes are clipped, boxes without area left out, ids mapped to others,
-# images turned.
+# images turned; or it may be meant so.
 HARMLESS = frozenset(
     {
         "zero-area box",
@@ -28,6 +29,8 @@ HARMLESS = frozenset(
         "duplicate category name",
         "missing mask",
         "size before orientation",
+        "boxes below a pixel",
+        "image listed twice",
     }
 )
 MENDED = HARMLESS - {"missing mask"}  # whatever the data set is read for
@@ -47,7 +50,7 @@ class Fault:
     def __str__(self) -> str:
         """One line: file, kind, id and reason, of which values of any length are a part."""
         name = "" if self.id is None else f" (id {self.id!s:.80})"
-        return f"{self.file}: {self.kind}{name}: {self.reason:.600}"
+        return printable(f"{self.file}: {self.kind}{name}: {self.reason:.600}")
 
 
 # ------------------------------------------------------------------------------------------------- rules

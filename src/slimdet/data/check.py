@@ -11,7 +11,7 @@ from typing import Any
 from slimdet.data.annotations import Fault, by_id, sides
 from slimdet.data.formats.annotated import from_windows
 from slimdet.data.formats.reading import make_whole, read_lists
-from slimdet.data.formats.record_faults import id_faults, looks_relative, record_faults, without_mask
+from slimdet.data.formats.record_faults import box_faults, id_faults, record_faults, without_mask
 from slimdet.data.formats.records import NO_ID, Records
 from slimdet.errors import DataError, ImageError
 from slimdet.images.decoding import read_image, size_and_orientation
@@ -104,18 +104,21 @@ def file_faults(coco: Mapping[str, Any], file: str, masks: bool = True) -> Itera
         yield Fault(kind, file, number, reason)
     if (annotations.id == 0).any():
         yield Fault("annotation id 0", file, 0, "0 means 'unmatched' in COCO evaluation; number annotations from 1")
-    if looks_relative(annotations):
-        reason = "all boxes are within 1x1 pixels: they may be relative to the image's sides, where COCO has pixels"
-        yield Fault("relative boxes", file, None, reason)
+    for kind, reason in box_faults(annotations, known["images"]):
+        yield Fault(kind, file, None, reason)
     if masks and (lacking := without_mask(annotations)):
         first = annotations.id[lacking[0]]
         reason = f"{len(lacking)} of {len(annotations)} annotations have no segmentation; masks need one each"
         yield Fault("missing mask", file, int(first), reason)
     if 0 in known["categories"]:
         yield Fault("category id 0", file, 0, "0 is the background to many detectors; number categories from 1")
+    files: dict[str, int] = {}
     for number, record in known["images"].items():
-        if not isinstance(record.get("file_name"), str) or not record["file_name"]:
+        name = record.get("file_name")
+        if not isinstance(name, str) or not name:
             yield Fault("malformed image", file, number, "no 'file_name'")
+        elif (other := files.setdefault(name, number)) != number:
+            yield Fault("image listed twice", file, number, f"image {other} is {name!r:.200} too")
         if sides(record) is None:
             stated = f"'width' is {record.get('width')!r} and 'height' {record.get('height')!r}, not pixels"
             yield Fault("malformed image", file, number, stated)

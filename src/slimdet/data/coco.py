@@ -129,6 +129,11 @@ class CocoDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         return frozenset(np.unique(self.coco["annotations"].category_id).tolist())
 
     @property
+    def objects(self) -> int:
+        """How many objects there are to find, in all images."""
+        return len(self._order)
+
+    @property
     def upright(self) -> np.ndarray:
         """Which images are higher than wide, bool [images]."""
         heights, widths = self.coco["images"].sizes.T

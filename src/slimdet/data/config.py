@@ -11,7 +11,7 @@ import yaml
 from slimdet.data.annotations import Fault
 from slimdet.data.formats.annotated import Split, from_windows
 from slimdet.data.formats.recognition import recognise
-from slimdet.data.formats.yolo import is_yolo_yaml
+from slimdet.data.formats.yolo_yaml import is_yolo_yaml
 from slimdet.errors import ConfigError, DataError
 from slimdet.messages import did_you_mean
 

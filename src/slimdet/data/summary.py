@@ -21,6 +21,7 @@ class Summary:
     Attributes:
         images: number of images, `empty` of them without objects.
         boxes: number of objects.
+        crowds: number of annotations that neither train nor count: crowds, and objects marked difficult.
         per_image: largest number of objects in an image.
         classes: objects by class, in order of category id; classes without objects are there, with 0.
         small, medium, large: shares of the objects, 0..1, by the area of their boxes: below 32 x 32 pixels, below
@@ -31,6 +32,7 @@ class Summary:
     images: int
     empty: int
     boxes: int
+    crowds: int
     per_image: int
     classes: dict[str, int]
     small: float
@@ -67,6 +69,7 @@ def summarize(coco: Mapping[str, Sequence[Any]], size: tuple[int, int] | None = 
         images=len(coco["images"]),
         empty=len(shapes) - len(counts),
         boxes=len(sound),
+        crowds=sum(1 for one in coco["annotations"] if isinstance(one, Mapping) and one.get("iscrowd")),
         per_image=max(counts.values(), default=0),
         classes={name: by_class[name] for name in names.values()},
         small=small,

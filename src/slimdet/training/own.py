@@ -84,6 +84,8 @@ def datasets(settings: TrainSettings, own: Own) -> tuple[Any, Any]:
         val = CocoDataset(data.val.annotations, data.val.images, masks=masks) if data.val else None
     if not len(train):
         raise DataError(f"{settings.data or 'the data set'} has no images to train on")
+    if isinstance(train, CocoDataset) and not train.objects:
+        raise DataError(f"{settings.data} has no objects to train on: {len(train)} images, none with a box")
     return train, val
 
 

@@ -1,6 +1,8 @@
 """Data sets as their tools write them are read as they lie there: what they are taken for, and what is in them."""
 
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from slimdet.cli.verbs import main
 from slimdet.data.check import check
 from slimdet.data.coco import CocoDataset
 from slimdet.data.config import open_data, read_data_config
@@ -224,6 +227,108 @@ SETS: dict[str, tuple[Files, dict[str, list], str]] = {
         ONE,
         "COCO, by ",
     ),
+    "YOLO of Darknet": (
+        {
+            "obj.data": "classes = 1\ntrain = data/mine.txt\nvalid = data/test.txt\nnames = data/obj.names\n",
+            "obj.names": "dog\n",
+            "mine.txt": "data/obj/a.jpg\n",
+            "test.txt": "data/obj/b.jpg\n",
+            "obj/a.jpg": IMAGE,
+            "obj/a.txt": BOX,
+            "obj/b.jpg": IMAGE,
+            "obj/b.txt": BOX,
+        },
+        BOTH,
+        "obj.names",
+    ),
+    "Darknet of Roboflow": (
+        {
+            "train/_darknet.labels": "dog\n",
+            "train/a.jpg": IMAGE,
+            "train/a.txt": BOX,
+            "valid/_darknet.labels": "dog\n",
+            "valid/b.jpg": IMAGE,
+            "valid/b.txt": BOX,
+        },
+        BOTH,
+        "_darknet.labels",
+    ),
+    "names in the folder of labels": (
+        {"images/train/a.jpg": IMAGE, "labels/train/a.txt": BOX, "labels/train/classes.txt": "dog\n"},
+        ONE,
+        "classes.txt",
+    ),
+    "nothing but labels beside images": (
+        {"train/a.jpg": IMAGE, "train/a.txt": BOX, "val/b.jpg": IMAGE, "val/b.txt": BOX},
+        {name: [(file, "class_0", box) for file, _, box in found] for name, found in BOTH.items()},
+        "YOLO, by its labels",
+    ),
+    "YAML's null": (
+        {
+            "data.yaml": "path: ~\ntrain: images\nval: null\ntest: Null\nkpt_shape: null\nnames: [dog]\n",
+            "images/a.jpg": IMAGE,
+            "labels/a.txt": BOX,
+        },
+        ONE,
+        "data.yaml",
+    ),
+    "nc without names": (
+        {"data.yaml": "train: images\nnc: 2\n", "images/a.jpg": IMAGE, "labels/a.txt": "1" + BOX[1:]},
+        {"train": [("a.jpg", "class_1", CENTRE)]},
+        "data.yaml",
+    ),
+    "hidden files and a broken YAML of something else": (
+        {
+            "images/a.jpg": IMAGE,
+            "images/._a.jpg": b"x",
+            "labels/a.txt": BOX,
+            "labels/._a.txt": b"\x00\xff",
+            "mkdocs.yml": "a: [",
+            "._data.yaml": b"\xff",
+            "classes.txt": "dog\n",
+        },
+        ONE,
+        "classes.txt",
+    ),
+    "VOC with lists in capital letters": (
+        {
+            "annotations/a.xml": XML,
+            "annotations/b.xml": XML,
+            "annotations/._a.xml": b"\x00",
+            "images/a.jpg": IMAGE,
+            "images/b.jpg": IMAGE,
+            "imagesets/main/Train.txt": "a\na\n",
+            "imagesets/main/Validation.txt": "b\n",
+            "imagesets/main/Test.txt": "a\n",
+        },
+        BOTH,
+        "Pascal VOC, by ",
+    ),
+    "VOC with two images of a name": (
+        {"Annotations/x.xml": XML, "JPEGImages/x.jpg": IMAGE, "JPEGImages/x.png": (7, 7)},
+        {"train": [("x.jpg", "dog", CENTRE)]},
+        "Pascal VOC, by ",
+    ),
+    "COCO in capital letters": (
+        {"ANNOTATIONS/INSTANCES_TRAIN.JSON": coco("a.jpg"), "IMAGES/a.jpg": IMAGE},
+        ONE,
+        "COCO, by ",
+    ),
+    "COCO whose names begin as others' do": (
+        {
+            "annotations/stuffed_train.json": coco("a.jpg"),
+            "annotations/stuffed_val.json": coco("b.jpg"),
+            "images/a.jpg": IMAGE,
+            "images/b.jpg": IMAGE,
+        },
+        BOTH,
+        "COCO, by ",
+    ),
+    "COCO with nothing but key points": (
+        {"annotations/person_keypoints_train.json": coco("a.jpg"), "images/a.jpg": IMAGE},
+        ONE,
+        "COCO, by ",
+    ),
     "DATA.yaml of slimdet": (
         {
             "data.yaml": "train: {images: 'deep\\images', annotations: 'train.json'}\n",
@@ -255,6 +360,10 @@ NOTED: dict[str, tuple[Files, str]] = {
         {"labels/a.txt": BOX + "0 0.5 0.5 0 0.4\n0 0.1 0.1 0.1 0.1 0.1 0.1\n"},
         "2 boxes or outlines without area",
     ),
+    "objects that are there twice": ({"labels/a.txt": BOX + BOX}, "1 objects are there twice, and count once"),
+    "boxes over the edge": ({"labels/a.txt": "0 0.9 0.5 0.6 0.4\n"}, "1 boxes reach more than a pixel over the edge"),
+    "labels of a split without images": ({"labels/val/b.txt": BOX}, "1 label files have no image"),
+    "names that would steer a terminal": ({"labels/spare\x1b[31m\n.txt": BOX}, "spare\\x1b[31m\\n.txt"),
     "a test split": ({"data.yaml": "train: images\ntest: x\nnames: [dog]\n"}, "1 test split is not read"),
 }
 
@@ -269,6 +378,136 @@ def test_what_is_left_out_is_said(tmp_path: Path, what: str, caplog: pytest.LogC
         read_data_config(folder)
     assert note in caplog.text
     assert any(note in line for line in open_data(folder).notes)
+
+
+OTHERS: dict[str, tuple[Files, str]] = {
+    "images outside the splits": (
+        {"images/train/a.jpg": IMAGE, "labels/train/a.txt": BOX, "images/b.jpg": IMAGE, "extra/c.jpg": IMAGE},
+        "2 images are in no split",
+    ),
+    "images of a test split": (
+        {"images/train/a.jpg": IMAGE, "labels/train/a.txt": BOX, "images/test/b.jpg": IMAGE},
+        "1 images of a test split are not read",
+    ),
+    "images in no list": (
+        {"train.txt": "a.jpg\n", "classes.txt": "dog\n", "a.jpg": IMAGE, "a.txt": BOX, "b.jpg": IMAGE},
+        "1 images are in no list",
+    ),
+    "VOC's test list": (
+        {
+            "Annotations/a.xml": XML,
+            "JPEGImages/a.jpg": IMAGE,
+            **{f"ImageSets/Main/{name}.txt": "a\n" for name in ("train", "val", "test")},
+        },
+        "1 test split is not read",
+    ),
+    "two XML files for an image": (
+        {"Annotations/x.xml": XML, "Annotations/x_copy.xml": XML, "JPEGImages/x.jpg": IMAGE},
+        "1 annotations are of an image that another file annotates too",
+    ),
+    "VOC's boxes over the edge": (
+        {"Annotations/a.xml": XML.replace("<xmax>60", "<xmax>400"), "JPEGImages/a.jpg": IMAGE},
+        "1 boxes reach more than a pixel over the edge",
+    ),
+    "COCO's other kinds": (
+        {"a/instances_train.json": coco("a.jpg"), "a/stuff_train.json": coco("a.jpg"), "images/a.jpg": IMAGE},
+        "1 file of COCO's other kinds is not read",
+    ),
+    "COCO beside a YOLO YAML": (
+        {
+            "data.yaml": "train: images\nnames: [dog]\n",
+            "labels/a.txt": BOX,
+            "images/a.jpg": IMAGE,
+            "annotations/instances_train.json": coco("a.jpg"),
+        },
+        "1 COCO file is not read; the YAML file says that this is YOLO",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_what_else_is_there_is_said(tmp_path: Path, what: str) -> None:
+    files, note = OTHERS[what]
+    opened = open_data(build(tmp_path, files))
+    assert opened.faults == []
+    assert any(note in line for line in opened.notes), opened.notes
+
+
+def test_check_counts_images_that_no_file_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files: Files = {"annotations/train.json": coco("a.jpg"), "images/phone.heic": b"x", "images/test/c.jpg": IMAGE}
+    files |= {f"images/{name}.jpg": IMAGE for name in "abd"} | {"annotations/test.json": coco("test/c.jpg")}
+    assert main(["check", "--data", str(build(tmp_path, files)), "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert [note.split(":")[0] for note in notes] == [
+        "1 file of a test split is not read",
+        "2 images are in no annotation file and are left out",
+        "1 photographs are not read; convert them to JPEG first, as with",
+    ]
+
+
+FAULTS: dict[str, tuple[Files, str]] = {
+    "a file that is cut off": (
+        {"instances_train.json": coco("a.jpg")[:-60], "instances_val.json": coco("a.jpg"), "a.jpg": IMAGE},
+        r"instances_train\.json: unreadable annotations: is cut off",
+    ),
+    "a file that is empty": (
+        {"valid/_annotations.coco.json": "", "train/_annotations.coco.json": coco("a.jpg"), "train/a.jpg": IMAGE},
+        r"_annotations\.coco\.json: unreadable annotations: is empty",
+    ),
+    "an empty line among class names": (
+        {"classes.txt": "cat\n\ndog\n", "a.jpg": IMAGE, "a.txt": BOX},
+        r"classes\.txt:2: empty line: tools do not agree",
+    ),
+    "class names that differ": (
+        {"train/classes.txt": "dog", "valid/classes.txt": "cat", "train/a.jpg": IMAGE, "train/a.txt": BOX},
+        r"valid/classes\.txt: class names differ",
+    ),
+    "two images for an XML file": (
+        {"Annotations/a.xml": XML, "JPEGImages/a.jpg": IMAGE, "JPEGImages/a.png": IMAGE},
+        r"more than one image: may be of a\.jpg and a\.png",
+    ),
+    "a list that is not there": (
+        {"obj.data": "train = gone.txt", "obj.names": "dog", "a.jpg": IMAGE, "a.txt": BOX},
+        r"missing list: train: no such file: gone\.txt",
+    ),
+    "a name that is too long": (
+        {"data.yaml": "train: l.txt\nnames: [dog]", "l.txt": f"a.jpg\n{'x' * 5000}.jpg", "a.jpg": IMAGE, "a.txt": BOX},
+        r"l\.txt:2: missing image",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_faults_of_a_folder(tmp_path: Path, what: str) -> None:
+    files, text = FAULTS[what]
+    told = [str(fault) for fault in open_data(build(tmp_path, files)).faults]
+    assert len(told) == 1
+    assert re.search(text, told[0])
+
+
+REFUSED: dict[str, tuple[Files, str]] = {
+    "a test split alone": ({"test/_annotations.coco.json": coco("a.jpg")}, "has a test split alone"),
+    "two kinds": (
+        {"annotations/instances_train.json": coco("a.jpg"), "images/a.jpg": IMAGE, "labels/a.txt": BOX},
+        "holds COCO's JSON files and labels of another kind",
+    ),
+    "a key that is there twice": ({"data.yaml": "train: .\nnames: {0: cat, 0: dog}", "a.jpg": IMAGE}, "'0' is there"),
+    "no shape of keypoints": ({"data.yaml": "train: .\nnames: [a]\nkpt_shape: 17x3", "a.jpg": IMAGE}, "kpt_shape is"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_with_a_way_out(tmp_path: Path, what: str) -> None:
+    files, text = REFUSED[what]
+    with pytest.raises(DataError, match=text):
+        open_data(build(tmp_path, files))
+
+
+def test_a_pipe_in_place_of_labels_is_not_waited_for(tmp_path: Path) -> None:
+    build(tmp_path, {"images/a.jpg": IMAGE, "images/b.jpg": IMAGE, "labels/b.txt": BOX, "classes.txt": "dog"})
+    os.mkfifo(tmp_path / "labels/a.txt")
+    [fault] = open_data(tmp_path).faults
+    assert fault.reason == "is no ordinary file"
 
 
 def test_faults_are_told_all_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from data.formats.test_records import sound
 from slimdet.data.annotations import annotation_faults, by_id
-from slimdet.data.formats.record_faults import id_faults, record_faults
+from slimdet.data.formats.record_faults import box_faults, id_faults, record_faults
 from slimdet.data.formats.records import Records
 
 IMAGES = {number: {"id": number, "width": 40, "height": 30} for number in (3, 7, 12)} | {5: {"id": 5}}
@@ -59,3 +59,21 @@ def test_ids_of_their_own() -> None:
     _, expected = by_id({"annotations": given}, "annotations")
     found = id_faults(Records.of([given]))
     assert [(number, reason) for number, _, reason in found] == expected
+
+
+LARGE = {7: {"id": 7, "width": 100, "height": 60}}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ([[0.5, 0.5, 0.4, 0.4], [0.7, 0.5, 0.6, 0.9]], ["relative boxes"]),
+        ([[0.5, 0.5, 0.4, 0.4], [20, 10, 30, 30], [1, 1, 5, 5]], ["boxes below a pixel"]),
+        ([[40, 20, 90, 50], [10, 10, 30, 20]], ["corners in place of sides"]),
+        ([[40, 20, 50, 30], [10, 10, 30, 20]], []),
+        ([[90, 20, 40, 30], [10, 10, 30, 20]], []),  # outside, but no corners
+    ],
+)
+def test_boxes_of_other_formats(boxes: list[list[float]], expected: list[str]) -> None:
+    records = Records.of([[sound(id=number, bbox=box) for number, box in enumerate(boxes, 1)]])
+    assert [kind for kind, _ in box_faults(records, LARGE)] == expected

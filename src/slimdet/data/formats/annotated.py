@@ -7,6 +7,11 @@ from typing import Any
 
 from slimdet.data.annotations import Fault
 from slimdet.errors import DataError
+from slimdet.messages import printable
+
+LEFT_OUT = "boxes or outlines without area inside their image are left out"
+CUT = "boxes reach more than a pixel over the edge of their image and are cut there"
+LARGEST_TEXT = 2**28  # bytes of a list of images; a million names
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Findings:
         lines = []
         for what, (count, first) in self._counts.items():
             more = f" and {count - 1} more" if count > 1 else ""
-            lines.append(f"{count} {what}: {first}{more}")
+            lines.append(f"{count} {what}: {printable(first)}{more}")
         return lines
 
 
@@ -86,12 +91,22 @@ def boxed(
     return {"category_id": category_id, "bbox": [left, top, w, h], "area": round(w * h, 3), "iscrowd": 0}
 
 
+def reaches_out(corners: tuple[float, float, float, float], width: int, height: int) -> bool:
+    """Whether a box (x1, y1, x2, y2 in pixels) reaches more than a pixel over its image's edge."""
+    return min(corners[:2]) < -1 or corners[2] > width + 1 or corners[3] > height + 1
+
+
 def lines(file: Path) -> list[tuple[int, str]]:
     """The lines of a text file that are not empty, with their numbers from 1.
 
     Raises:
-        DataError: the file is not text, or not in UTF-8: other encodings cannot be told apart.
+        DataError: the file is no ordinary one, of more than 256 MB, not text, or not in UTF-8: other encodings cannot
+            be told apart.
     """
+    if not file.is_file():  # a pipe would be waited for
+        raise DataError(f"{file}: is no ordinary file")
+    if file.stat().st_size > LARGEST_TEXT:
+        raise DataError(f"{file}: is too large to be a list or labels: {file.stat().st_size / 1e6:.0f} MB")
     try:
         content = file.read_bytes()
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
@@ -105,6 +120,11 @@ def lines(file: Path) -> list[tuple[int, str]]:
 def from_windows(name: str) -> str:
     """A path as this system writes it: backslashes that stand between folders become slashes."""
     return name.replace("\\", "/")
+
+
+def visible(folder: Path) -> list[Path]:
+    """The entries of a folder, sorted, without hidden ones: macOS leaves `._x.json` beside x.json."""
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
 def child(folder: Path, *names: str) -> Path | None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from slimdet.data.annotations import Fault
 from slimdet.data.formats.annotated import AnnotatedSet, Findings, Split
-from slimdet.data.formats.coco_folders import coco_files, read_coco_folder
+from slimdet.data.formats.coco_folders import coco_files, cut_files, read_coco_folder
 from slimdet.data.formats.convert import write_split
 from slimdet.data.formats.voc import is_voc, read_voc
 from slimdet.data.formats.yolo import is_yolo, read_yolo
+from slimdet.data.formats.yolo_yaml import yaml_of
 from slimdet.errors import DataError
 
 
@@ -61,12 +62,22 @@ def recognise(dataset: Path) -> Recognised:
     Raises:
         DataError: it is none of the kinds that are known, or what says where its parts are is malformed.
     """
-    if coco_files(dataset) and not is_yolo(dataset) and not is_voc(dataset):
+    coco = dataset.is_dir() and bool(coco_files(dataset) or cut_files(dataset))
+    foreign = is_yolo(dataset) or is_voc(dataset)
+    if coco and foreign and not yaml_of(dataset):
+        raise DataError(
+            f"{dataset}: holds COCO's JSON files and labels of another kind; move one away, or write a DATA.yaml "
+            "that names the JSON files"
+        )
+    if coco and not foreign:
         findings = Findings()
         splits = read_coco_folder(dataset, findings)
         read = ", ".join(f"{split.annotations} with images in {split.images}" for split in splits.values())
-        return Recognised(splits, f"COCO, by {read}", findings.notes, findings.faults)
+        why = f"COCO, by {read}" if read else "COCO, by the names of its files"
+        return Recognised(splits, why, findings.notes, findings.faults)
     found = read_foreign(dataset)
+    for file in coco_files(dataset) if coco else ():
+        found.findings.note("COCO file is not read; the YAML file says that this is YOLO", file)
     splits = {
         name: write_split(images, found.classes, _cached(dataset, name))
         for name, images in found.splits.items()

@@ -62,10 +62,28 @@ def record_faults(
                 yield place, ("bad segmentation", reason)
 
 
-def looks_relative(records: Records) -> bool:
-    """Whether no box reaches beyond 1 pixel, as in files with the relative boxes of other formats."""
-    boxes = records.bbox[[place for place in range(len(records)) if place not in records.odd]]
-    return len(boxes) > 0 and bool((boxes[:, :2] + boxes[:, 2:] <= 1 + 1e-3).all() and (boxes >= 0).all())
+def box_faults(records: Records, images: Mapping[int, Any]) -> Iterator[Reason]:
+    """Yield what the boxes together look like: those of another format.
+
+    Args:
+        records: as they were read.
+        images: the records that there are, by id.
+    """
+    sound = np.ones(len(records), bool)
+    sound[list(records.odd)] = False
+    boxes = records.bbox[sound]  # [N, 4]
+    small = (boxes >= 0).all(1) & (boxes <= 1 + 1e-3).all(1)
+    if count := int(small.sum()):
+        reason = f"{count} of {len(boxes)} boxes are within 1x1 pixels: they may be relative to the image's sides, "
+        kind = "relative boxes" if 2 * count >= len(boxes) else "boxes below a pixel"
+        yield kind, reason + "where COCO has pixels"
+    shapes = [sides(images.get(number) or {}) or (0, 0) for number in records.image_id.tolist()]
+    limits = np.array(shapes, np.float64).reshape(-1, 2)[sound]
+    over = (boxes[:, :2] + boxes[:, 2:] > limits + 1).any(1) & (limits > 0).all(1)
+    corners = (boxes[:, 2:] > boxes[:, :2]).all(1) & (boxes[:, 2:] <= limits + 1).all(1)
+    if len(boxes) and corners.all() and 5 * over.sum() >= len(boxes):
+        reason = f"{over.sum()} of {len(boxes)} boxes reach outside their image, and all fit as [x1, y1, x2, y2]"
+        yield "corners in place of sides", f"{reason}, where COCO has [x, y, width, height]"
 
 
 def without_mask(records: Records) -> list[int]:

@@ -9,15 +9,27 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from slimdet.data.formats.annotated import AnnotatedImage, AnnotatedSet, Findings, boxed, child, from_windows, lines
+from slimdet.data.formats.annotated import (
+    CUT,
+    LEFT_OUT,
+    AnnotatedImage,
+    AnnotatedSet,
+    Findings,
+    boxed,
+    child,
+    from_windows,
+    lines,
+    reaches_out,
+)
 from slimdet.data.formats.voc_xml import VocAnnotation, VocObject, read_annotation
-from slimdet.data.formats.yolo import LEFT_OUT, VAL_NAMES
+from slimdet.data.formats.yolo_images import TEST, VAL_NAMES
 from slimdet.errors import DataError, ImageError
 from slimdet.images.decoding import size_and_orientation
-from slimdet.images.folders import UNREAD_HINT, files_in, is_image_name, unread_in
+from slimdet.images.folders import UNREAD_HINT, files_in, images_in, unread_in
 from slimdet.images.orientation import BOX_TURNS
 
-SPLIT_FILES = {"train": ("train.txt", "trainval.txt", "default.txt"), "val": ("val.txt", "test.txt")}
+VAL_FILES = tuple(f"{name}.txt" for name in VAL_NAMES)
+SPLIT_FILES = {"train": ("train.txt", "trainval.txt", "default.txt"), "val": (*VAL_FILES, "test.txt")}
 
 
 class _Layout(NamedTuple):
@@ -51,6 +63,8 @@ def read_voc(dataset: Path) -> AnnotatedSet:
     splits = {split: [image for one in found if (image := reader.image(*one))] for split, found in read.items()}
     for layout in layouts.values():
         reader.note_spare(layout)
+    if "" not in layouts and (test := child(dataset, "test")) and test.is_dir():
+        findings.note(TEST, test)
     why = f"Pascal VOC, by the XML files in {', '.join(str(layout.annotations) for layout in layouts.values())}"
     return AnnotatedSet({number: name for name, number in reader.ids.items()}, splits, why, findings)
 
@@ -71,23 +85,33 @@ def _layouts(dataset: Path) -> dict[str, _Layout]:
 
 
 def _has_xml(folder: Path, deep: bool) -> bool:
-    return any(path.suffix.lower() == ".xml" for path in (files_in(folder) if deep else folder.iterdir()))
+    entries = files_in(folder) if deep else folder.iterdir()
+    return any(path.suffix.lower() == ".xml" and not path.name.startswith(".") for path in entries)
 
 
 def _xml_files(folder: Path) -> list[Path]:
-    return sorted(path for path in files_in(folder) if path.suffix.lower() == ".xml")
+    found = (path for path in files_in(folder) if path.suffix.lower() == ".xml" and path.is_file())
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def _splits(dataset: Path, name: str, layout: _Layout, findings: Findings) -> dict[str, list[Path]]:
     if name:
         return {name: _xml_files(layout.annotations)}
     splits = {}
-    lists = dataset / "ImageSets" / "Main"
+    lists = _lists(dataset)
     for split, files in SPLIT_FILES.items():
-        listing = child(lists, *files)
+        listing = child(lists, *files) if lists else None
         if listing is not None:
-            splits[split] = list(_listed(listing, layout.annotations, findings))
+            splits[split] = list(dict.fromkeys(_listed(listing, layout.annotations, findings)))
+    if lists and splits.get("val") and child(lists, *VAL_FILES) and (test := child(lists, "test.txt")):
+        findings.note(TEST, test)
     return {split: files for split, files in splits.items() if files} or {"train": _xml_files(layout.annotations)}
+
+
+def _lists(dataset: Path) -> Path | None:
+    """The folder of lists, ImageSets/Main."""
+    above = child(dataset, "imagesets")
+    return child(above, "main") if above else None
 
 
 def _listed(listing: Path, annotations: Path, findings: Findings) -> Iterator[Path]:
@@ -116,7 +140,7 @@ class _Reader:
 
     def __init__(self, ids: dict[str, int], findings: Findings) -> None:
         self.ids, self._findings = ids, findings
-        self._images: dict[Path, dict[str, Path]] = {}
+        self._images: dict[Path, dict[str, list[Path]]] = {}
         self._taken: set[Path] = set()
 
     def image(self, file: Path, annotation: VocAnnotation, layout: _Layout) -> AnnotatedImage | None:
@@ -125,6 +149,8 @@ class _Reader:
         if path is None:
             self._findings.note(f"annotations have no image in {layout.images} and are left out", file)
             return None
+        if path in self._taken:
+            self._findings.note("annotations are of an image that another file annotates too", file)
         self._taken.add(path)
         try:
             (width, height), orientation = size_and_orientation(path)
@@ -148,27 +174,33 @@ class _Reader:
         """Count the images that no XML file is of, and the photographs that are not read."""
         if layout.images != layout.annotations and not self._lists_all(layout):
             return
-        for path in self._listed(layout.images).values():
+        for path in (one for some in self._listed(layout.images).values() for one in some):
             if path not in self._taken:
                 self._findings.note("images have no annotation and are left out", path)
         for path in unread_in(layout.images):
             self._findings.note(f"photographs are not read; {UNREAD_HINT}", path)
 
     def _lists_all(self, layout: _Layout) -> bool:
-        return not (layout.annotations.parent / "ImageSets").is_dir()
+        return child(layout.annotations.parent, "imagesets") is None
 
     def _image_of(self, file: Path, annotation: VocAnnotation, layout: _Layout) -> Path | None:
         # The XML's own file name is often that of another machine's copy; the stem is what VOC goes by.
         images = self._listed(layout.images)
         named = PurePosixPath(from_windows(annotation.filename))
         keys = [file.relative_to(layout.annotations).with_suffix("").as_posix(), file.stem, named.stem]
-        return next((images[key] for key in keys if key in images), None)
+        found = next((images[key] for key in keys if key in images), [])
+        exact = [path for path in found if path.name == named.name]
+        if len(found) > 1 and len(exact) != 1:
+            names = " and ".join(path.name for path in found)
+            self._findings.fault("more than one image", file, f"may be of {names}; its <filename> names none of them")
+        return next(iter(exact or found), None)
 
-    def _listed(self, folder: Path) -> dict[str, Path]:
+    def _listed(self, folder: Path) -> dict[str, list[Path]]:
         """Images by their path in the folder without suffix."""
         if folder not in self._images:
-            found = sorted(path for path in files_in(folder) if is_image_name(path))
-            self._images[folder] = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+            found = self._images[folder] = {}
+            for path in images_in(folder):
+                found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
         return self._images[folder]
 
     def _add(self, image: AnnotatedImage, item: VocObject, file: Path, turn: Any) -> None:
@@ -184,5 +216,7 @@ class _Reader:
             return
         if annotation is None:
             self._findings.note(LEFT_OUT, file)
-        else:
-            image.objects.append(annotation | {"iscrowd": int(item.difficult), "ignore": int(item.difficult)})
+            return
+        if reaches_out(corners, image.width, image.height):
+            self._findings.note(CUT, file)
+        image.objects.append(annotation | {"iscrowd": int(item.difficult), "ignore": int(item.difficult)})

@@ -3,6 +3,7 @@
 A line is `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...` (an outline); keypoints may follow a box.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from slimdet.data.formats.annotated import boxed
@@ -11,7 +12,7 @@ MARGIN = 0.01  # that coordinates may lie outside 0..1: annotation tools round
 
 
 def parse_object(
-    words: list[str], names: dict[int, str] | None, keypoints: int, width: int, height: int
+    words: Sequence[str], names: dict[int, str] | None, keypoints: int, width: int, height: int
 ) -> dict[str, Any] | None:
     """The words of a line as a COCO annotation; None where nothing of the box is inside the image.
 
@@ -49,6 +50,12 @@ def parse_object(
         outline = [round(value, 3) for point in zip(xs, ys, strict=True) for value in point]
         annotation |= {"segmentation": [outline], "area": round(_area(xs, ys), 3)}
     return annotation
+
+
+def reaches_over(words: Sequence[str], width: int, height: int) -> bool:
+    """Whether the box of a line that `parse_object` took reaches more than a pixel over its image's edge."""
+    cx, cy, w, h = (float(word) for word in words[1:5])
+    return abs(2 * cx - 1) + w > 1 + 2 / width or abs(2 * cy - 1) + h > 1 + 2 / height
 
 
 def _area(xs: list[float], ys: list[float]) -> float:
