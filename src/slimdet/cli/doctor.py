@@ -111,6 +111,8 @@ PACKAGES = (
     Package("starlette", "starlette", "serving", _extra("serve")),
     Package("uvicorn", "uvicorn", "serving", _extra("serve")),
     Package("prometheus-client", "prometheus_client", "the server's metrics", _extra("serve")),
+    Package("av", "av", "video", _extra("video")),
+    Package("trackers", "trackers", "tracks of a video", _extra("video")),
     Package("ray", "ray", "jobs over very many images", _extra("ray")),
 )
 

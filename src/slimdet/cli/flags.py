@@ -183,5 +183,6 @@ AnyPrecision = Annotated[Precision | None, "of the layers (default: the best tha
 AnyMemory = Annotated[Memory, "low: no copy of the weights for each width, slower (onnxruntime, linked files)"]
 Device = Annotated[str, device_name, "auto, cpu, cuda, cuda:N or mps"]
 Engine = Annotated[EngineName, "what runs it; auto: the best by profile --save, else onnxruntime, else torch"]
+EngineByRule = Annotated[EngineName, "what runs it; auto: onnxruntime where the model was exported, else torch"]
 EngineDevice = Annotated[str, device_name, "auto, cpu, cuda, cuda:N or mps, as far as the engine has it"]
 Threads = Annotated[Count | None, "threads of one run (default: the engine's choice)"]

@@ -14,7 +14,7 @@ class VideoSettings(DetectSettings):
         width: that runs where there is no budget.
         budget_ms: milliseconds from a frame to its boxes, in which 95 of 100 frames are done.
         fps: frames a second that are to be kept up with on average, reading, drawing and writing included. Of a live
-            source without any budget: the source's own.
+            source without any budget: 25, as its own is not known.
         conf: least score of a detection.
         track: give objects ids that last from frame to frame.
         every: frames that one look lasts; boxes are carried over the others. None: with `fps` and `track` so many that
