@@ -330,3 +330,64 @@ def test_users_mistakes_are_named(scenes: Path, trained: Path, tmp_path: Path) -
     (run / CHECKPOINT).unlink()
     with pytest.raises(ConfigError, match=r"there is no last\.pt"):
         resume(run)
+
+
+class Lost:
+    """Not a `Callback`, but what is called when a step is done; its server is gone."""
+
+    def on_step(self, state: Any, report: StepReport) -> None:
+        if state.step == 2:
+            raise ConnectionError("no such host")
+
+
+def test_what_a_callback_raises_ends_a_run_that_is_saved(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError):
+        train(small_settings(scenes, epochs=1), out=tmp_path / "run", callbacks=[Lost()])  # type: ignore[list-item]
+    assert resume(tmp_path / "run").steps == 3
+    with pytest.raises(ConfigError, match="callback object has none of on_start, on_step"):
+        train(small_settings(scenes), out=tmp_path / "other", callbacks=[object()])  # type: ignore[list-item]
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_that_is_done_again_keeps_what_its_bundle_says(scenes: Path, tmp_path: Path) -> None:
+    first = train(small_settings(scenes, evaluate=True), out=tmp_path / "run")
+    before = card.read(first.model)
+    resume(first.run, evaluate=False)
+    assert card.read(first.model).metrics == before.metrics != {}
+    slimdet.calibrate(first.model, scenes, 0.75, images=2, batch=2)
+    resume(first.run, evaluate=False)
+    assert slimdet.load(first.model).widths == (0.5, 0.75, 1.0)
+
+
+def test_a_run_that_was_ended_does_not_go_on_but_where_it_is_lengthened(scenes: Path, tmp_path: Path) -> None:
+    class Enough(Callback):
+        def on_step(self, state: Trainer, report: StepReport) -> None:
+            state.stop = "enough" if state.step == 1 else state.stop
+
+    run = train(small_settings(scenes, epochs=1), out=tmp_path / "run", callbacks=[Enough()]).run
+    assert resume(run).steps == 1
+    assert resume(run, epochs=2).steps == 6
+
+
+def test_another_val_set_is_refused(tmp_path: Path) -> None:
+    data = make_scenes(tmp_path / "scenes")
+    val = data.with_name("val.json")
+    coco = json.loads(data.with_name("annotations.json").read_text())
+    val.write_text(json.dumps(coco))
+    split = "{{images: images, annotations: {}}}"
+    data.write_text(f"train: {split.format('annotations.json')}\nval: {split.format('val.json')}\n")
+    run = train(small_settings(data), out=tmp_path / "run").run
+    coco["images"] = coco["images"][:1]
+    coco["annotations"] = [one for one in coco["annotations"] if one["image_id"] == coco["images"][0]["id"]]
+    val.write_text(json.dumps(coco))
+    with pytest.raises(DataError, match="the val part of .* is not that of this run any more"):
+        resume(run)
+
+
+def test_a_start_by_torchrun_does_not_take_over_an_older_run(
+    scenes: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    with pytest.raises(ConfigError, match=r"holds another training \(with another --batch\); give a new folder"):
+        slimdet.train(data=scenes, weights="none", backbone="mobilenet_v2", batch=3, out=trained)

@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,7 @@ from slimdet.bundle import card, store
 from slimdet.core.slimmable import Slimmable
 from slimdet.data.check import image_faults
 from slimdet.data.coco import CocoDataset
+from slimdet.data.own import OwnDataset
 from slimdet.data.transforms import ShrinkInto, augmentation
 from slimdet.errors import ConfigError, DataError, SlimdetError
 from slimdet.evaluation.inference import check_classes
@@ -34,7 +35,7 @@ from slimdet.training.settings import RecipeName, TrainSettings, write_settings
 from slimdet.training.start import resolved, starting_model, starting_teacher
 from slimdet.training.statistics import calibration_batches, collect_statistics
 from slimdet.training.trainer import Trainer
-from slimdet.training.watching.callbacks import Callback
+from slimdet.training.watching.callbacks import Callback, as_callback
 from slimdet.training.watching.usual import watchers
 
 SORTING_IMAGES = 64  # enough for an order of channels
@@ -104,12 +105,16 @@ def train(
     if settings is not None and recipe is not None:
         raise ConfigError(f"recipe {recipe}: it decides what is not given, and settings are given whole; leave one out")
     whole = settings is not None
-    settings, own = _absolute(with_fields(settings or TrainSettings(), fields)), own or Own()
+    asked = settings or TrainSettings(distill=2.0)  # what the recipe decides has no part in a mistake
+    settings, own = _absolute(with_fields(asked, fields)), own or Own()
+    callbacks = [as_callback(one) for one in callbacks]
     with joined() as place:
         restarts = find_restarts()
         if restarts.allowed and out is None:
             raise ConfigError("--out is missing: a training that torchrun starts again finds by it where it was")
         if restarts.done and out and place.first((Path(out) / CHECKPOINT).is_file()):
+            if place.main:
+                _check_own(Path(out), settings, fields)
             return _resume(Path(out), place, own, callbacks, {})
         data = datasets(settings, own)
         if not whole:
@@ -144,7 +149,7 @@ def resume(
         others: as `train`.
     """
     with joined() as place:
-        return _resume(Path(folder), place, own or Own(), callbacks, changes)
+        return _resume(Path(folder), place, own or Own(), [as_callback(one) for one in callbacks], changes)
 
 
 def _resume(folder: Path, place: Place, own: Own, callbacks: Sequence[Callback], changes: dict[str, Any]) -> Training:
@@ -160,8 +165,32 @@ def _resume(folder: Path, place: Place, own: Own, callbacks: Sequence[Callback],
                 f"--resume {folder}: {settings.data} is not the data of this run any more (other annotations, or files "
                 f"of other sizes); put it back, or start a new run on it with --weights {folder / 'model'}"
             )
+        if place.main and state.get("val", trainer.val_fingerprint) != trainer.val_fingerprint:
+            raise DataError(
+                f"--resume {folder}: the val part of {settings.data} is not that of this run any more, and its numbers "
+                f"would not compare; put it back, or start a new run with --weights {folder / 'model'}"
+            )
         trainer.load(file)
+        if place.first(bool(state) and settings.epochs != state["settings"]["epochs"]):
+            trainer.stop = ""  # it is lengthened
         return _run(trainer, folder, callbacks)
+
+
+def _check_own(folder: Path, settings: TrainSettings, fields: dict[str, Any]) -> None:
+    """Make sure that a training that torchrun starts again is the one in its folder, and not an older one.
+
+    Raises:
+        ConfigError: it was started with other settings.
+    """
+    before = read_checkpoint(folder / CHECKPOINT)["settings"]
+    named = [name for name, value in fields.items() if value is not None]
+    if other := [name for name in named if _as_plain(getattr(settings, name)) != _as_plain(before.get(name))]:
+        flags = listed([f"--{name.replace('_', '-')}" for name in other])
+        raise ConfigError(f"--out {folder} holds another training (with another {flags}); give a new folder")
+
+
+def _as_plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _continued(folder: Path, state: dict[str, Any], changes: dict[str, Any]) -> TrainSettings:
@@ -171,8 +200,10 @@ def _continued(folder: Path, state: dict[str, Any], changes: dict[str, Any]) -> 
     except TypeError as error:
         raise ConfigError(f"--resume {folder}: it was trained by another slimdet ({first_line(error)})") from error
     after = _absolute(with_fields(before, changes))
-    fixed = [f"--{name.replace('_', '-')}" for name in changes if name not in FREE and _differ(before, after, name)]
-    if fixed:
+    differing = [name for name in vars(before) if name not in FREE and _differ(before, after, name)]
+    if differing:
+        named = [name for name in changes if name in differing] or [name for name in changes if name not in FREE]
+        fixed = [f"--{name.replace('_', '-')}" for name in named]
         raise ConfigError(
             f"--resume {folder} goes on with the settings of the run: leave out {listed(fixed)}, or start a new run "
             f"with --weights {folder / 'model'}"
@@ -225,6 +256,9 @@ def _prepare(settings: TrainSettings, data: tuple[Any, Any], place: Place, own: 
     teacher = starting_teacher(settings, dataset.classes) if settings.teacher == "start" else None
     trainer = Trainer(model, dataset, resolved(settings, model), teacher, place)
     trainer.val, trainer.fingerprint = val, fingerprint_of(dataset)
+    trainer.val_fingerprint = fingerprint_of(val) if isinstance(val, CocoDataset | OwnDataset) else ""
+    if settings.patience and val is None:
+        raise DataError(f"--patience {settings.patience}: {settings.data or 'the data'} has no val: to measure on")
     return trainer
 
 
@@ -255,8 +289,13 @@ def _run(trainer: Trainer, folder: Path, callbacks: Sequence[Callback]) -> Train
     try:
         trainer.run(folder, watchers(trainer, callbacks) if main else ())
         result = _finish(trainer)
+    except OSError:
+        if main and trainer.step == trainer.total:  # no room for the checkpoint, but the bundle is a third of it
+            with suppress(OSError):
+                print(f"trained to the end: {keep(trainer, MODEL)}", file=sys.stderr)
+        raise
     except KeyboardInterrupt:
-        if main:
+        if main and (folder / CHECKPOINT).is_file():
             print(f"saved at step {trainer.saved}; go on with: {way_on(trainer)}", file=sys.stderr)
         raise
     for callback in trainer.callbacks:

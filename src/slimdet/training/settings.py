@@ -120,6 +120,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise ConfigError(f"--{name.replace('_', '-')} {value} is below {low}")
+        if self.patience and not (self.evaluate and self.val_every):
+            raise ConfigError(f"--patience {self.patience} needs validations: no --no-evaluate, no --val-every 0")
         if self.accumulate > self.batch:
             raise ConfigError(f"--accumulate {self.accumulate} makes more parts than --batch {self.batch} has images")
         if not 0 <= self.widest_only < 1:

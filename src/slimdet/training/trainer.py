@@ -51,13 +51,13 @@ class Trainer:
         seen: the data set as the training sees it: `dataset`, or mosaics of it.
         saved: the step of the last checkpoint.
         stop: why the training ends after this step; a callback may set it.
-        fingerprint: of the data, as checkpoints hold it.
+        fingerprint, val_fingerprint: of the data, as checkpoints hold them; empty without a data set to validate on.
         folder: of the run.
         val: the data set to validate on, or None.
     """
 
     folder = Path()
-    fingerprint = ""
+    fingerprint = val_fingerprint = ""
     stop = ""
     saved = 0
     val: Any = None
@@ -114,15 +114,16 @@ class Trainer:
         """
         self.folder, self.callbacks = folder, callbacks
         self._whole = True
-        for callback in callbacks:
-            callback.on_start(self)
         with StopFlag() as self._flag:
+            for callback in callbacks:
+                callback.on_start(self)
             self.save()
             try:
                 self._loop()
             except (Exception, KeyboardInterrupt) as error:
-                if self._whole and not isinstance(error, OSError):  # the disk is full
-                    self.save()
+                if self._whole:
+                    with suppress(OSError):  # where the disk is full, the last checkpoint stays
+                        self.save()
                 if self._flag.signal is not None and isinstance(error, DataError):  # it met those who read images, too
                     raise Stopped(self._flag.signal) from None
                 told = explained(error, self, self._whole)
@@ -133,6 +134,8 @@ class Trainer:
 
     def _loop(self) -> None:
         saved = began = time.monotonic()
+        if self.stop:  # before it was interrupted, or its end is done again
+            return
         for batch in self._batches():
             waited = time.monotonic() - began
             self._flag.hush()
@@ -241,7 +244,8 @@ class Trainer:
             return
         epoch, batch = divmod(self.step, self.steps_per_epoch)
         facts = {"step": self.step, "epoch": epoch, "batch": batch}
-        facts |= {"settings": asdict(self.settings), "data": self.fingerprint}
+        facts |= {"settings": asdict(self.settings), "data": self.fingerprint, "val": self.val_fingerprint}
+        facts["stop"] = self.stop
         file = self.folder / CHECKPOINT
         save_checkpoint(file, self.model, self.average, self.optimizer, facts)
         self.saved = self.step
@@ -257,8 +261,9 @@ class Trainer:
         if self.place.main:
             state = read_checkpoint(file)
             restore(state, file, self.model, self.average, self.optimizer)
-            self.step = self.saved = state["step"]
-        self.step, optimizer = self.place.first((self.step, self.optimizer.state_dict()))
+            self.step, self.stop = state["step"], state.get("stop", "")
+            self.saved = self.step
+        self.step, self.stop, optimizer = self.place.first((self.step, self.stop, self.optimizer.state_dict()))
         if not self.place.main:
             self.optimizer.load_state_dict(optimizer)
         for module in filter(None, (self.model, self.average)):

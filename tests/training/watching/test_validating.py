@@ -57,7 +57,7 @@ def test_the_best_is_kept_and_told(state: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_patience_ends_a_training_also_a_resumed_one(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    state.settings = small_settings(Path(state.settings.data), val_widths=(1.0,), patience=2)
+    state.settings = small_settings(Path(state.settings.data), val_widths=(1.0,), patience=2, evaluate=True)
     validation = Validation(state.dataset)
     validation.on_start(state)
     go_on(validation, state, [0.1, 0.3, 0.2], monkeypatch)

@@ -1,14 +1,15 @@
 """The bundles of a run: `model`, what the last checkpoint holds and at the end the result, and `best`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from slimdet.bundle import store
-from slimdet.bundle.card import Card
+from slimdet.bundle import manifest, store
+from slimdet.bundle.card import Card, read
+from slimdet.errors import SlimdetError
 from slimdet.training.watching.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -32,10 +33,26 @@ def keep(
     path = state.folder / name
     if state.place.main:
         facts = asdict(state.settings) | {"steps": state.step}
+        weights = store.weights_of(state.result)
         card = Card(state.dataset.classes, state.dataset.category_ids, facts)
+        if (before := _of_same(path, weights)) is not None:
+            if before.weights.keys() > weights.keys() and not metrics:
+                return path  # it has further widths, that were calibrated later
+            card = replace(before, training=facts)
         with torch.random.fork_rng(devices=[]):  # to describe a detector is to build it once more, at random
-            store.save(state.result, path, card.record(store.weights_of(state.result), metrics, calibrations))
+            store.save(state.result, path, card.record(weights, metrics, calibrations))
     return path
+
+
+def _of_same(path: Path, weights: Mapping[str, str]) -> Card | None:
+    """The card of the bundle that is there, if it holds these weights already."""
+    if not (path / manifest.MODEL).is_file():
+        return None
+    try:
+        found = read(path)
+    except SlimdetError:
+        return None
+    return found if weights.items() <= found.weights.items() else None
 
 
 class LastBundle(Callback):

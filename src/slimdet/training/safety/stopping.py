@@ -1,9 +1,13 @@
 """Ctrl-C and SIGTERM end a training between two steps: within one, some widths would be ahead of others."""
 
+import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
+
+_NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Stopped(KeyboardInterrupt):
@@ -15,10 +19,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopFlag:
-    """While it is entered, SIGINT and SIGTERM only set `signal`, which the training looks at between steps.
+    """While it is entered, SIGINT, SIGTERM and SIGHUP only set `signal`, which the training looks at between steps.
 
-    More of them change nothing, so that a checkpoint is written to its end. Outside the main thread, where Python
-    handles no signals, it does nothing.
+    The first is acknowledged in a line on stderr. More of them change nothing, so that a checkpoint is written to its
+    end. Outside the main thread, where Python handles no signals, it does nothing.
     """
 
     signal: int | None = None
@@ -27,7 +31,7 @@ class StopFlag:
         self._main = threading.current_thread() is threading.main_thread()
         self._before: dict[int, Any] = {}
         if self._main:
-            self._before = {number: signal.signal(number, self._set) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._set) for number in _NUMBERS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
@@ -35,6 +39,9 @@ class StopFlag:
             signal.signal(number, handler)
 
     def _set(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is None:
+            with suppress(OSError):  # not print, which may be at work
+                os.write(2, b"ends after this step, and is saved\n")
         self.signal = number
 
     def hush(self) -> None:

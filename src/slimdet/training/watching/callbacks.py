@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from slimdet.errors import ConfigError
 from slimdet.messages import first_line
 
 if TYPE_CHECKING:
@@ -64,6 +65,26 @@ class Callback:
 
     def on_end(self, state: "Trainer", model: Path) -> None:
         """Once, when the schedule is over and the bundle `model` is written."""
+
+
+METHODS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+def as_callback(given: object) -> Callback:
+    """A callback as it is; of anything else what it has of a callback's methods.
+
+    Raises:
+        ConfigError: it has none of them.
+    """
+    if isinstance(given, Callback):
+        return given
+    has = [name for name in METHODS if callable(getattr(given, name, None))]
+    if not has:
+        raise ConfigError(f"callback {type(given).__name__} has none of {', '.join(METHODS)}")
+    adapted = Callback()
+    for name in has:
+        setattr(adapted, name, getattr(given, name))
+    return adapted
 
 
 class Guarded(Callback):

@@ -4,6 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from slimdet.training.watching.callbacks import Callback, StepReport
@@ -105,8 +106,9 @@ class Lines(Callback):
         self.tell(line(state, report, self.pace))
 
     def tell(self, text: str) -> None:
-        """Write a line."""
-        print(text, file=sys.stderr, flush=True)
+        """Write a line, if there is somebody to read it and a disk to hold it: neither ends a training."""
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def line(state: "Trainer", report: StepReport, pace: Pace) -> str:

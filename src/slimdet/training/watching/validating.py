@@ -54,18 +54,24 @@ class Validation(Callback):
             better = row["score"] > max((before["score"] for before in self.rows), default=-1.0)
             self.rows.append(row)
             self._write(state.folder)
-            if better:
-                keep(state, BEST, {str(width): one.numbers for width, one in found.items()})
         except (SlimdetError, OSError) as error:
             logger.warning("no validation in this training: %s", error)
             self.able = False
             return
+        if better:
+            self._keep(state, found)
         for callback in state.callbacks:
             callback.on_validation(state, found)
         patience = state.settings.patience
         best = max(range(len(self.rows)), key=lambda place: self.rows[place]["score"])  # the first of equals
         if patience and len(self.rows) - 1 - best >= patience:
             state.stop = f"no better than after epoch {self.rows[best]['epoch']:g} for {patience} validations"
+
+    def _keep(self, state: "Trainer", found: Mapping[float, Measured]) -> None:
+        try:
+            keep(state, BEST, {str(width): one.numbers for width, one in found.items()})
+        except OSError as error:
+            logger.warning("the best bundle so far could not be written: %s", error)
 
     def _measure(self, state: "Trainer") -> dict[float, Measured]:
         settings, model = state.settings, state.result
