@@ -30,13 +30,15 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, *, transparent: bytes = b"") -> bytes:
+def png(
+    width: int, height: int, depth: int, colour: int, rows: bytes, *, transparent: bytes = b"", interlaced: bool = False
+) -> bytes:
     """A PNG written by hand, for kinds that Pillow does not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
     extra = chunk(b"tRNS", transparent) if transparent else b""
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -273,6 +275,7 @@ def test_transparent_colour_of_a_png(data: bytes, expected: list[int]) -> None:
     ("values", "expected"),
     [
         ([0.0, 0.5, 1.0], [0, 128, 255]),  # 0..1
+        ([-0.02, 0.5, 1.02], [0, 128, 255]),  # resized, with some overshoot
         ([0.0, 100.0, 255.0], [0, 100, 255]),  # 0..255
         ([-500.0, 0.0, 500.0], [0, 128, 255]),  # stretched
         ([1000.0, 1500.0, 2000.0], [0, 128, 255]),
@@ -389,6 +392,28 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         read_image(b"")
 
 
+HEIC = b"\0\0\0\x18ftyp%s\0\0\0\0%sheic" + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("empty.jpg", b"", "is empty"),
+        ("phone.jpg", HEIC % (b"heic", b"mif1"), "HEIC, which is not read; convert .*: heif-convert"),
+        ("phone.jpg", HEIC % (b"mif1", b"mif1"), "HEIC, which is not read; convert .*: heif-convert"),
+        ("broken.avif", HEIC % (b"mif1", b"avif"), "cannot be decoded|not an image of a known kind"),
+        ("film.jpg", HEIC % (b"isom", b"isom"), "not an image of a known kind"),
+        ("floats.tif", b"II*\0\x08\0\0\0\0\0", "a TIFF of a kind that is not read.*; save it with 8 bits a sample"),
+        ("raw.dng", b"II*\0\x08\0\0\0\0\0", "not an image of a known kind .*; convert them to JPEG or PNG first"),
+    ],
+)
+def test_what_is_not_read_is_told_by_its_bytes(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    for reader in (read_image, image_size):
+        with pytest.raises(ImageError, match=f"{name}: ({reason})"):
+            reader(tmp_path / name)
+
+
 def test_postscript_never_reaches_its_interpreter() -> None:
     data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     with pytest.raises(ImageError, match="not an image of a known kind"):
@@ -424,6 +449,41 @@ def test_a_cut_file_is_refused_or_whole(kind: str) -> None:
 def test_a_jpeg_without_its_end_marker_is_refused() -> None:
     with pytest.raises(ImageError, match="cut off"):
         read_image(CUT["jpeg"][:-2])
+
+
+# Bytes of each pass of 8 x 8 interlaced greys: rows times (a filter's number and what is in a row).
+PASSES = [1 * (1 + 1), 1 * (1 + 1), 1 * (1 + 2), 2 * (1 + 2), 2 * (1 + 4), 4 * (1 + 4), 4 * (1 + 8)]
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("missing", [1, 9, 30, 60])
+def test_a_png_whose_pixels_stop_early_is_refused(missing: int, interlaced: bool) -> None:
+    length = sum(PASSES) if interlaced else 8 * (1 + 8)
+    assert not read_image(png(8, 8, 8, 0, bytes(length), interlaced=interlaced)).any()  # black, but all there
+    with pytest.raises(ImageError, match=r"stops before its last pixels|truncated"):
+        read_image(png(8, 8, 8, 0, bytes(length - missing), interlaced=interlaced))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (1, 9), (5, 5), (9, 1)])
+@pytest.mark.parametrize(("depth", "colour"), [(1, 0), (2, 0), (8, 2), (8, 4), (16, 0), (16, 6)])
+def test_black_pngs_are_not_taken_for_cut_ones(size: tuple[int, int], depth: int, colour: int) -> None:
+    bits = depth * {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    rows = bytes(size[1] * (1 + (size[0] * bits + 7) // 8))
+    assert read_image(png(*size, depth, colour, rows)).shape == (size[1], size[0], 3)
+    with pytest.raises(ImageError):
+        read_image(png(*size, depth, colour, rows[:-1]))
+
+
+def test_a_large_black_png_is_counted_in_pieces() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8))
+    image.paste(0, (0, 200, 300, 300))
+    np.testing.assert_array_equal(read_image(encode(image, "PNG"))[:, :, 0], image)
+
+
+def test_a_png_without_its_palette_is_refused() -> None:
+    for reader in (read_image, image_size):
+        with pytest.raises(ImageError, match="the PNG has no palette"):
+            reader(png(2, 1, 8, 3, b"\0\1\2"))
 
 
 def test_zeros_in_place_of_the_tail_are_noticed() -> None:  # what is left of a broken download
@@ -595,7 +655,9 @@ def test_boxes_of_stored_pixels_are_turned_with_them(tmp_path: Path, orientation
 # --- what Pillow alone would decode to other colours, or for seconds
 
 
-def tiff(values: np.ndarray, photometric: int, kind: int = 1, planes: bool = False) -> bytes:
+def tiff(
+    values: np.ndarray, photometric: int, kind: int = 1, planes: bool = False, more: dict[int, list[int]] | None = None
+) -> bytes:
     """A TIFF written by hand: values [H, W] or [H, W, S], little-endian, uncompressed; kind 1 unsigned, 2 signed."""
     height, width, samples = (*values.shape, 1)[:3]
     data = (np.moveaxis(values, -1, 0) if planes else values).tobytes()
@@ -604,6 +666,7 @@ def tiff(values: np.ndarray, photometric: int, kind: int = 1, planes: bool = Fal
     tags = {256: [width], 257: [height], 258: [values.itemsize * 8] * samples, 259: [1], 262: [photometric]}
     tags |= {273: [8 + size * strip for strip in range(strips)], 277: [samples], 278: [height]}
     tags |= {279: [size] * strips, 284: [2 if planes else 1], 339: [kind] * samples}
+    tags = dict(sorted((tags | (more or {})).items()))
     extra, entries = b"", b""
     for tag, numbers in tags.items():
         packed = struct.pack(f"<{len(numbers)}I", *numbers)
@@ -641,6 +704,36 @@ def test_a_tiff_that_would_come_out_wrong_is_refused(content: bytes, reason: str
         read_image(content)
 
 
+def test_twelve_bits_of_a_tiff() -> None:
+    values = np.array([[0, 1000, 2048, 4095]] * 2)
+    packed = b"".join(((one << 12) + two).to_bytes(3, "big") for one, two in values.reshape(-1, 2).tolist())
+    data = tiff(np.frombuffer(packed, np.uint8).reshape(2, 6), 1, more={256: [4], 258: [12]})
+    np.testing.assert_array_equal(read_image(data)[:, :, 0], [[0, 62, 128, 255]] * 2)
+
+
+@pytest.mark.parametrize("unit", [1, 257])
+def test_palettes_of_a_tiff_are_of_8_or_16_bits(unit: int) -> None:
+    levels = np.arange(256)
+    colours = np.concatenate([levels, 255 - levels, np.full(256, 90)])
+    data = tiff(GREY, 3, more={320: (colours * unit).tolist()})
+    np.testing.assert_array_equal(read_image(data), np.stack([GREY, 255 - GREY, np.full_like(GREY, 90)], axis=2))
+
+
+@pytest.mark.parametrize(
+    ("values", "photometric", "kind", "more"),
+    [
+        (RGB.astype("<f4"), 2, 3, {}),
+        (GREY.astype("<f2"), 1, 3, {}),
+        (GREY.astype("<f8"), 1, 3, {}),
+        (RGB.astype("<u4"), 2, 1, {}),
+        (np.dstack([GREY, GREY]).astype("<u2"), 1, 1, {338: [2]}),
+    ],
+)
+def test_kinds_of_tiff_that_are_not_read(values: np.ndarray, photometric: int, kind: int, more: dict) -> None:
+    with pytest.raises(ImageError, match=r"a TIFF of a kind that is not read.*; save it with 8 bits a sample"):
+        read_image(tiff(values, photometric, kind, more=more))
+
+
 def test_planes_of_a_tiff() -> None:
     np.testing.assert_array_equal(read_image(tiff(RGB, 2, planes=True)), RGB)
 
@@ -659,6 +752,39 @@ def test_colour_profiles_are_applied(mode: str) -> None:
     red, green, _ = read_image(encode(picture, "PNG", icc_profile=swapped_profile()))[8, 8].tolist()
     assert green > 240
     assert red < 80
+
+
+def linear_grey_profile() -> bytes:
+    """A profile of greys that are light itself, without a curve."""
+    white = struct.pack(">3i", 63190, 65536, 54061)
+    curve = b"curv" + struct.pack(">IIHH", 0, 1, 256, 0)
+    parts = {b"desc": b"desc" + struct.pack(">II", 0, 5) + b"grey\0".ljust(84, b"\0"), b"wtpt": b"XYZ \0\0\0\0" + white}
+    parts[b"kTRC"] = curve
+    table, body, start = b"", b"", 128 + 4 + 12 * len(parts)
+    for name, part in parts.items():
+        padded = part + bytes(-len(part) % 4)
+        table += name + struct.pack(">II", start + len(body), len(part))
+        body += padded
+    header = b"lcms\x02\x40\0\0mntrGRAYXYZ ".ljust(32, b"\0") + b"acsp".ljust(32, b"\0") + white
+    return (
+        struct.pack(">I", start + len(body)) + header.ljust(124, b"\0") + struct.pack(">I", len(parts)) + table + body
+    )
+
+
+def test_profiles_of_greys_are_applied_with_alpha_and_to_16_bits() -> None:
+    profile = linear_grey_profile()
+    plain = read_image(encode(Image.fromarray(GREY), "PNG", icc_profile=profile))
+    assert plain[0, 16].tolist() == [188, 188, 188]  # 128 / 255 of the light
+    deep_grey = Image.fromarray(GREY.astype(np.uint16) * 257)
+    for kind in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(read_image(encode(deep_grey, kind, icc_profile=profile)), plain)
+    other_order = Image.frombytes("I;16B", (WIDTH, HEIGHT), (GREY.astype(">u2") * 257).astype(">u2").tobytes())
+    np.testing.assert_array_equal(read_image(encode(other_order, "TIFF", icc_profile=profile)), plain)
+    alpha = np.where(_columns < 16, 0, 255).astype(np.uint8)
+    data = encode(Image.fromarray(np.dstack([GREY, alpha])), "PNG", icc_profile=profile)
+    np.testing.assert_array_equal(read_image(data), np.where(alpha[:, :, None] == 0, WHITE, plain))
+    data = encode(Image.fromarray(GREY), "PNG", icc_profile=profile, transparency=128)
+    np.testing.assert_array_equal(read_image(data), np.where(GREY[:, :, None] == 128, WHITE, plain))
 
 
 @pytest.mark.parametrize("profile", [b"broken", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()])

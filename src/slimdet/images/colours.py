@@ -14,7 +14,13 @@ def in_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not features.check("littlecms2"):
         return image
-    given = image.convert("RGB") if image.mode == "P" else image
+    if image.mode == "LA" and (of_grey := _transform(profile, "L")) is not None:
+        colours = ImageCms.applyTransform(image.getchannel("L"), of_grey)
+        if colours is not None:
+            colours.putalpha(image.getchannel("A"))
+            return colours
+    colour = {"P": "RGB", "LA": "RGBA"}.get(image.mode)
+    given = image.convert(colour) if colour else image
     transform = _transform(profile, given.mode) if given.mode in _MODES else None
     if transform is None:
         return image

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from slimdet.errors import ConfigError, ImageError, SlimdetError
-from slimdet.images import jpeg, tiff
+from slimdet.images import jpeg, png, tiff
 from slimdet.images.folders import UNREAD, UNREAD_HINT
 from slimdet.images.orientation import UPRIGHT, orientation, upright_size
 from slimdet.images.pixels import array_to_rgb, rescale_transparency, to_rgb
@@ -35,6 +35,8 @@ LIMIT = "SLIMDET_MAX_MEGAPIXELS"  # the environment's: another one
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000")
 if find_spec("PIL.AvifImagePlugin"):  # Pillow 11.3 and later
     FORMATS = (*FORMATS, "AVIF")
+
+_HEIC = (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def read_reduced(source: ImageSource, reduction: Callable[[int, int], int]) -> t
         width, height = upright_size(image)
         factor = reduction(width, height)
         decoded = jpeg.decoded(image, data, factor) if data.startswith(jpeg.START) else image
+        if data.startswith(png.START):
+            png.decode(decoded, data)
         decoded.load()
         pixels = to_rgb(decoded)
         # Read after decoding: Pillow turns a TIFF upright by itself while loading, and then drops the tag.
@@ -183,12 +187,14 @@ def _opened(source: str | Path | bytes | BinaryIO | ImageFile | Image.Image) -> 
             data = source.data if isinstance(source, ImageFile) else _contents(source, name)
             _check_complete(data)
             opened = jpeg.without_end(data) if data.startswith(jpeg.START) else data
-            with Image.open(io.BytesIO(opened), formats=FORMATS) as image:
+            with _identified(opened, name) as image:
                 _check_pixels(name, *image.size)
                 if image.format == "PNG":
+                    png.check_palette(image)
                     rescale_transparency(image, depth=data[24])
                 elif image.format == "TIFF":
                     tiff.check_kind(image)
+                    tiff.widen_palette(image)
                 elif image.format in ("JPEG", "MPO"):
                     jpeg.check_scans(data, image.width * image.height)
                 yield image, data
@@ -220,12 +226,34 @@ def _named(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{name}: more than the limit of {max_pixels() // 10**6} megapixels") from None
-    except Image.UnidentifiedImageError:
-        hint = f"; {UNREAD_HINT}" if Path(name).suffix.lower() in UNREAD else ""
-        raise ImageError(f"{name}: not an image of a known kind ({', '.join(FORMATS)}){hint}") from None
     except Exception as error:  # Pillow raises nearly anything on broken files: OSError, SyntaxError, struct.error, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: cannot be decoded: {reason}") from error
+
+
+def _identified(data: bytes, name: str) -> Image.Image:
+    """Open the bytes of a file, whose name only errors say.
+
+    Raises:
+        ImageError: it is empty, or of a kind that is not read.
+    """
+    if not data:
+        raise ImageError(f"{name}: is empty")
+    if _is_heic(data):
+        raise ImageError(f"{name}: HEIC, which is not read; {UNREAD_HINT}")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        if Path(name).suffix.lower() not in UNREAD and data.startswith(tiff.STARTS):
+            raise ImageError(f"{name}: {tiff.UNREAD}") from None
+        hint = f"; {UNREAD_HINT}" if Path(name).suffix.lower() in UNREAD else ""
+        raise ImageError(f"{name}: not an image of a known kind ({', '.join(FORMATS)}){hint}") from None
+
+
+def _is_heic(data: bytes) -> bool:
+    """Whether the first box of a file says so; AVIF's has some of the same names beside its own."""
+    names = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC and b"avif" not in names and b"avis" not in names
 
 
 def _contents(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
@@ -255,6 +283,6 @@ def _check_complete(data: bytes) -> None:
     """Refuse cut-off and damaged files that Pillow would fill up with grey or black without a word."""
     if data.startswith(jpeg.START):
         jpeg.check_ended(data)
-    elif data.startswith(b"\x89PNG"):
+    elif data.startswith(png.START):
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             image.verify()  # checksums of all chunks; decodes nothing

@@ -51,13 +51,13 @@ def _colours(band: Image.Image) -> np.ndarray:
     """[h, w, 3]."""
     if not band.has_transparency_data:
         return np.asarray(in_srgb(band).convert("RGB"))
-    rgba = in_srgb((band.convert("LA") if band.mode == "La" else band).convert("RGBA"))
+    rgba = in_srgb(band.convert("LA" if band.mode in ("L", "La", "LA") else "RGBA")).convert("RGBA")
     white = Image.new("RGBA", band.size, "white")
     return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
 
 
 def _deep_grey(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
-    """What makes 8 bits [h, w, 1] of a band of an image in deep greys, whose range is the whole image's."""
+    """What makes 8 bits [h, w, 3] of a band of an image in deep greys, whose range is the whole image's."""
 
     def values_of(band: Image.Image) -> np.ndarray:
         values = np.asarray(band)
@@ -69,14 +69,18 @@ def _deep_grey(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
     extents = [_extent(values_of(band)) for _, band in _bands(image)]
     lows, highs = zip(*extents, strict=True)
     scale = _scale(values_of(image.crop((0, 0, 1, 1))).dtype, min(lows), max(highs))
+    profile = image.info.get("icc_profile")
     transparent = image.info.get("transparency")  # the one grey value that stands for "nothing here"
 
     def convert(band: Image.Image) -> np.ndarray:
         values = values_of(band)
-        grey = _scaled(values, *scale)
+        grey = Image.fromarray(_scaled(values, *scale))
+        if values.dtype.itemsize == 2 and profile is not None:  # none is about values that were stretched
+            grey.info["icc_profile"] = profile
+        rgb = np.asarray(in_srgb(grey).convert("RGB"))
         if isinstance(transparent, int):
-            grey = np.where(values == transparent, np.uint8(255), grey)
-        return grey[:, :, None]
+            rgb = np.where((values == transparent)[:, :, None], np.uint8(255), rgb)
+        return rgb
 
     return convert
 
@@ -133,14 +137,14 @@ def _extent(values: np.ndarray) -> tuple[float, float]:
 def _scale(dtype: np.dtype, low: float, high: float) -> tuple[float, float]:
     """Which values become 0 and 255, of an image with values from `low` to `high`.
 
-    16 bits are divided by 257. Other types do not tell their range, so the values do: 0..1 (floats only) is multiplied
-    by 255, 0..255 stays, 0..65535 (integers only) is divided by 257, anything else is stretched from its own smallest
-    and largest value.
+    16 bits are divided by 257. Other types do not tell their range, so the values do: 0..1 (floats only; resizing
+    may leave a tenth more) is multiplied by 255, 0..255 stays, 0..65535 (integers only) is divided by 257, anything
+    else is stretched from its own smallest and largest value.
     """
     floats = dtype.kind == "f"
     if (dtype.kind, dtype.itemsize) == ("u", 2) or (not floats and low >= 0 and 255 < high <= 65535):
         return 0.0, 65535.0
-    if floats and low >= 0 and high <= 1:
+    if floats and low >= -0.1 and high <= 1.1:
         return 0.0, 1.0
     if low >= 0 and high <= 255:
         return 0.0, 255.0
