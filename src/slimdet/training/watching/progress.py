@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from slimdet.messages import printable_lines
 from slimdet.training.watching.callbacks import Callback, StepReport
 from slimdet.training.watching.plan import plan
 
@@ -106,7 +107,7 @@ class Lines(Callback):
 
     def tell(self, text: str) -> None:
         """Write a line."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def line(state: "Trainer", report: StepReport, pace: Pace) -> str:
