@@ -2,7 +2,7 @@
 
 import pytest
 
-from slimdet.messages import printable
+from slimdet.messages import printable, printable_lines
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,7 @@ from slimdet.messages import printable
 )
 def test_nothing_that_steers_a_terminal_is_shown(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_lines_stay_lines() -> None:
+    assert printable_lines("dog\x1b[2J\ncat\r") == "dog\\x1b[2J\ncat\\r"

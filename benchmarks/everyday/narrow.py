@@ -324,7 +324,9 @@ def table(work: Path) -> str:
         best = "from the backbone" if cell.scratch else "running best"
         gain = against(work, cell.name, best, len(own))
         text = "" if cell.name == best else f"{gain['difference']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})"
-        kept = [max([ap[p] for p in ap if ms[p] * ratio <= ms[full]], default=0) / max(ap[full], 1e-9) for ratio in RATIOS]
+        kept = [
+            max([ap[p] for p in ap if ms[p] * ratio <= ms[full]], default=0) / max(ap[full], 1e-9) for ratio in RATIOS
+        ]
         cells = [*(f"{100 * ap[f'{width} {SIZES[-1]}']:.1f}" for width in WIDTHS), text, *(f"{k:.0%}" for k in kept)]
         seconds = mean(row["cpu_seconds"] / row["steps"] for row in own)
         lines.append(f"| {cell.name} | {' | '.join(cells)} | {seconds:.1f} |")

@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
+def printable_lines(text: str) -> str:
+    """`printable` for text in lines of its own."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def listed(names: Sequence[str], shown: int = 8) -> str:
     """`"a, b and 3 more"`: the first names and the number of the others; "none" where there are none."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""

@@ -231,6 +231,8 @@ def test_mutated_descriptions_are_named_errors(copied: Path, key: str, value: An
         {"settings": {"roi_heads": {"nonsense": 1}}},
         {"settings": {"roi_heads": {"score_thresh": "high"}}},
         {"settings": {"nowhere": {"score_thresh": 0.1}}},
+        {"settings": {"roi_heads.box_roi_pool": {"sampling_ratio": 10**6}}},
+        {"settings": {"transform": {"image_std": [0, 0, 0]}}},
         {"settings": [1, 2]},
     ],
 )

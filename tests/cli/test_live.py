@@ -62,6 +62,6 @@ def test_elsewhere_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     before = handler.stream
     with training_view() as view:
         assert type(view) is Lines
-        view.tell("[bold]5[/bold]")
-    assert capsys.readouterr().err == "[bold]5[/bold]\n"
+        view.tell("[bold]5[/bold]\n\x1b[2J")
+    assert capsys.readouterr().err == "[bold]5[/bold]\n\\x1b[2J\n"
     assert handler.stream is before

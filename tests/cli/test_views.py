@@ -47,3 +47,7 @@ def test_the_table_shows_the_columns_there_are() -> None:
     assert len({len(line) for line in shown.splitlines()}) == 1
     assert views.cost_table({}).splitlines()[0] == "width"
     assert views.cost_table(results, "point").split()[0] == "point"
+
+
+def test_texts_beside_tables_do_not_steer_the_terminal() -> None:
+    assert text_of(views.group("in runs/a\x1b[2J\nnext", views.class_table({}))).startswith("in runs/a\\x1b[2J\nnext\n")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimdet.errors import BundleError, SlimdetError
-from slimdet.runtime.engine import EngineSettings, Found
+from slimdet.errors import BundleError, ConfigError, SlimdetError
+from slimdet.runtime.engine import EngineSettings, Found, failing
 from slimdet.runtime.exported import EngineOutputs, FileInputs
 
 IMAGES = np.zeros((2, 8, 9, 3), np.uint8)
@@ -59,6 +59,13 @@ def test_outputs_and_failures_are_named() -> None:
     failing = EngineOutputs(Path("width-0.5.onnx"), list(FOUND), classes=2).failing()
     with pytest.raises(BundleError, match=r"width-0\.5\.onnx was opened, but fails when it runs: no memory"), failing:
         raise RuntimeError("no memory\nat line 3")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ConfigError("--proposals 3"), KeyboardInterrupt()])
+def test_what_is_no_fault_of_the_file_stays_what_it_is(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, failing("model"):
+        raise error
+    assert caught.value is error
 
 
 @pytest.mark.parametrize("sides", [(0, 100), (64, 32), (64, 10**9), (-1, 5)])

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -184,6 +185,30 @@ def test_broken_files_are_named_counted_and_skipped(bundle: str, capsys: Capture
     assert read_image("runs/predict-1/whole.jpg").shape == (160, 200, 3)
     assert read_image("runs/predict-1/last.jpg").shape == (40, 60, 3)
     assert json.loads(Path("runs/predict-1/detections.json").read_text())["images"] == document["images"]
+
+
+def test_names_do_not_steer_the_terminal(bundle: str, capsys: Capture) -> None:
+    Path("a\x1b[2J.jpg").write_text("not an image")
+    document, lines = predict("a\x1b[2J.jpg", "--model", bundle, code=2, capsys=capsys)
+    assert list(document["broken"]) == ["a\x1b[2J.jpg"]
+    assert lines[0].startswith("skipped a\\x1b[2J.jpg: ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"roi_heads.box_roi_pool": {"sampling_ratio": 300}}, "sampling_ratio to 300, which is not in -1 to 16"),
+        ({"transform": {"image_std": [0, 0, 0]}}, "image_std to [0, 0, 0], which is not in 1e-06 to "),
+        ({"backbone.body.bn1": {"eps": -5}}, "was opened, but fails when it runs: batch_norm eps must be"),
+    ],
+)
+def test_settings_that_cannot_be_run_are_named(settings: dict, said: str, bundle: str, capsys: Capture) -> None:
+    altered = Path(shutil.copytree(bundle, "altered"))
+    document = json.loads((altered / "model.json").read_text())
+    document["architecture"]["settings"] = settings
+    (altered / "model.json").write_text(json.dumps(document))
+    assert main(["predict", picture("a.png"), "--model", "altered", "--engine", "torch"]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_only_broken_files(bundle: str, capsys: Capture) -> None:

@@ -380,7 +380,7 @@ def test_another_val_set_is_refused(tmp_path: Path) -> None:
     coco["images"] = coco["images"][:1]
     coco["annotations"] = [one for one in coco["annotations"] if one["image_id"] == coco["images"][0]["id"]]
     val.write_text(json.dumps(coco))
-    with pytest.raises(DataError, match="the val part of .* is not that of this run any more"):
+    with pytest.raises(DataError, match=r"the val part of .* is not that of this run any more"):
         resume(run)
 
 

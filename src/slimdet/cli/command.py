@@ -36,7 +36,7 @@ from typing import Any, Literal, NoReturn
 
 from slimdet.cli.flags import choice
 from slimdet.errors import SlimdetError
-from slimdet.messages import did_you_mean, printable
+from slimdet.messages import did_you_mean, printable, printable_lines
 
 # Modules that come with an extra, by import name: a missing one is answered with the command that gets it.
 EXTRAS = {
@@ -209,7 +209,7 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.document, indent=2, allow_nan=False, default=_plain))
     elif isinstance(outcome.view, str):
-        print("\n".join(map(printable, outcome.view.split("\n"))), end="\n" if outcome.view else "")
+        print(printable_lines(outcome.view), end="\n" if outcome.view else "")
     else:
         from rich.console import Console
 
@@ -264,7 +264,7 @@ class _Lines(logging.Formatter):
     """What is logged, in its lines: names in it may be anybody's."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(printable, super().format(record).split("\n")))
+        return printable_lines(super().format(record))
 
 
 def run(verbs: Mapping[str, Callable[..., Outcome]], argv: Sequence[str] | None = None) -> int:

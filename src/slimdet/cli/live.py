@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from slimdet.messages import printable_lines
 from slimdet.training.watching.callbacks import StepReport
 from slimdet.training.watching.progress import Lines, Pace, place, speed, totals
 
@@ -56,7 +57,7 @@ class LiveTable(Lines):
 
     def tell(self, text: str) -> None:
         """Write a line above the table."""
-        self.live.console.print(text)
+        self.live.console.print(printable_lines(text))
 
     def show(self, state: "Trainer", report: StepReport) -> None:
         """Draw the table anew."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from slimdet.bundle import manifest
-from slimdet.messages import listed
+from slimdet.messages import listed, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -298,6 +298,7 @@ def accuracy(value: float) -> str:
 
 
 def group(*parts: Any) -> "Group":
+    """Tables, and texts that may have names of files in them, one below the other."""
     from rich.console import Group
 
-    return Group(*parts)
+    return Group(*(printable_lines(part) if isinstance(part, str) else part for part in parts))

@@ -16,6 +16,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d
 
 from slimdet.errors import BundleError
+from slimdet.images.sides import MOST
 from slimdet.models import builders
 
 Description = dict[str, Any]
@@ -24,12 +25,33 @@ Description = dict[str, Any]
 _NOT_SETTINGS = {*vars(nn.Module()), "architecture", "weights_loaded"}
 _PLAIN = (bool, int, float, str, type(None))
 
+# The least and most that a setting may be, by the end of its path: beyond, a detector takes hours or all memory, or
+# divides by zero. What is not named may be any finite number.
+_FINITE = (-(2.0**63), 2.0**63)
+_POSITIVE = (1e-6, 2.0**63)
+_COUNT, _SHARE, _SIDE, _CELLS = (1, 100_000), (0, 1), (1, MOST), (0, 64)
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "sampling_ratio": (-1, 16),  # -1 and 0: as the box's size says
+    "output_size": (1, 64),
+    **dict.fromkeys(("_pre_nms_top_n", "_post_nms_top_n", "detections_per_img", "topk_candidates"), _COUNT),
+    "batch_size_per_image": _COUNT,
+    **dict.fromkeys(("score_thresh", "nms_thresh", "low_threshold", "high_threshold", "positive_fraction"), _SHARE),
+    **dict.fromkeys(("transform.min_size", "transform.fixed_size"), _SIDE),
+    "transform.max_size": (1, 2.0**63),  # some have no limit
+    "size_divisible": (1, 1024),
+    **dict.fromkeys(("image_std", "scales", "canonical_scale", "sizes", "aspect_ratios", "steps"), _POSITIVE),
+    **dict.fromkeys(("kernel_size", "stride", "padding", "dilation", "output_padding", "up_scale"), _CELLS),
+    "_reversed_padding_repeated_twice": _CELLS,
+}
+_MOST_LEAVES, _DEEPEST = 1000, 3  # values of one setting, and lists within lists
+
 
 def describe(detector: nn.Module) -> Description:
     """Return the description of a detector made by `slimdet.models.builders` or by torchvision, settings included.
 
     Raises:
-        BundleError: the detector is of neither kind, or its parts were replaced by others.
+        BundleError: the detector is of neither kind, its parts were replaced by others, or a setting is one that
+            `build` refuses.
     """
     made_by_us = getattr(detector, "architecture", None)
     description = dict(made_by_us) if isinstance(made_by_us, dict) else _recognise(detector)
@@ -48,7 +70,7 @@ def build(description: Description) -> nn.Module:
     """Build the detector of a description, with random weights.
 
     Raises:
-        BundleError: the description is malformed or names what does not exist.
+        BundleError: the description is malformed, names what does not exist or sets what no detector has.
     """
     if not isinstance(description, dict) or not isinstance(description.get("builder"), str):
         raise BundleError("the architecture is not a description with a 'builder'; the file is damaged or foreign")
@@ -175,7 +197,7 @@ def _settings(detector: nn.Module, reference: nn.Module) -> dict[str, dict[str, 
     for path, thing in _objects(detector):
         for key, value in _plain_values(thing).items():
             if key in usual.get(path, {}) and value != usual[path][key]:
-                found.setdefault(path, {})[key] = value
+                found.setdefault(path, {})[key] = _like(usual[path][key], value, f"{path}.{key}")
     return found
 
 
@@ -191,18 +213,44 @@ def _apply_settings(detector: nn.Module, settings: Any) -> None:
             setattr(things[path], key, _like(usual[key], value, f"{path}.{key}"))
         if isinstance(things[path], AnchorGenerator):  # its anchors were made from the sizes it was built with
             generator = things[path]
-            generator.cell_anchors = [
-                generator.generate_anchors(sizes, ratios)
-                for sizes, ratios in zip(generator.sizes, generator.aspect_ratios, strict=True)
-            ]
+            try:
+                generator.cell_anchors = [
+                    generator.generate_anchors(sizes, ratios)
+                    for sizes, ratios in zip(generator.sizes, generator.aspect_ratios, strict=True)
+                ]
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise BundleError(f"the architecture's settings of {path} make no anchors: {error}") from error
 
 
 def _like(usual: Any, value: Any, where: str) -> Any:
-    """The value in the usual one's kind: JSON knows no tuples."""
-    numbers = isinstance(usual, int | float) and isinstance(value, int | float)
-    if not (numbers or usual is None or type(usual) is type(value) or isinstance(usual, tuple)):
-        raise BundleError(f"the architecture sets {where} to {value!r}, where {usual!r} is usual")
+    """The value in the usual one's kind, JSON knows no tuples, if it is one that a detector may have."""
+    leaves = _leaves(value)
+    kinds = {type(None), float} if usual is None else set(map(_kind, _leaves(usual)))
+    same = _kind(usual) is _kind(value) and (not isinstance(usual, dict) or usual.keys() == value.keys())
+    # One number will do for several (a convolution's padding), and none where there need be none (SSD's fixed_size).
+    same |= usual is None or (isinstance(usual, tuple) and _kind(value) in kinds | {type(None)})
+    if not (same and 0 < len(leaves) <= _MOST_LEAVES and (value is None or set(map(_kind, leaves)) <= kinds)):
+        raise BundleError(f"the architecture sets {where} to {value!r:.80}, where {usual!r:.80} is usual")
+    ends = ".".join(where.split(".")[-2:]), where.rpartition(".")[2]
+    least, most = next((_BOUNDS[end] for end in ends if end in _BOUNDS), _FINITE)
+    if not all(least <= leaf <= most for leaf in leaves if isinstance(leaf, int | float)):
+        raise BundleError(f"the architecture sets {where} to {value!r:.80}, which is not in {least:g} to {most:g}")
     return _tuples(value) if isinstance(usual, tuple) else value
+
+
+def _kind(value: Any) -> type:
+    if isinstance(value, list | tuple):
+        return list
+    return float if isinstance(value, int | float) else type(value)
+
+
+def _leaves(value: Any) -> list[Any]:
+    """What lists, tuples and dicts hold, as deep as settings go."""
+    leaves = [value]
+    for _ in range(_DEEPEST):
+        within = [list(leaf.values()) if isinstance(leaf, dict) else leaf for leaf in leaves]
+        leaves = [one for leaf in within for one in (leaf if isinstance(leaf, list | tuple) else [leaf])]
+    return leaves
 
 
 def _tuples(value: Any) -> Any:

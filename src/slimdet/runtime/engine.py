@@ -3,7 +3,8 @@
 Legend: B images, N detections in all of them together, M cells along a side of a mask, H x W pixels.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 from slimdet.bundle.ladder import Point, Precision
 from slimdet.bundle.manifest import Manifest
-from slimdet.errors import BundleError, ConfigError
-from slimdet.messages import check_choice, check_choices
+from slimdet.errors import BundleError, ConfigError, SlimdetError
+from slimdet.messages import check_choice, check_choices, first_line
 from slimdet.models import kinds
 
 if TYPE_CHECKING:  # nothing heavy is imported here: the command line reads the defaults
@@ -195,6 +196,21 @@ def check_precision(precision: Precision, known: Collection[Precision], where: s
     """
     if precision not in known:
         raise ConfigError(f"{where} has no {precision}; take precision {', '.join(sorted(known))}, or {way}")
+
+
+@contextmanager
+def failing(what: str | Path) -> Iterator[None]:
+    """Turn whatever an engine raises while it runs into a BundleError that names the file or bundle.
+
+    Raises:
+        BundleError: as said; errors of slimdet and a lack of memory stay what they are.
+    """
+    try:
+        yield
+    except (SlimdetError, MemoryError):
+        raise
+    except Exception as error:  # the libraries' exceptions have no base of their own
+        raise BundleError(f"{what} was opened, but fails when it runs: {first_line(error)}") from error
 
 
 def exported_threshold(bundle: Manifest) -> float:

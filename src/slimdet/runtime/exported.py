@@ -6,8 +6,8 @@ Legend: B images, N detections in all of them together, K classes.
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from slimdet.errors import BundleError, ConfigError
 from slimdet.images.sides import LEAST, MOST, scaled_sides
-from slimdet.messages import first_line
-from slimdet.runtime.engine import EngineSettings, Found
+from slimdet.runtime.engine import EngineSettings, Found, failing
 
 OPTIONS = "imgsz", "proposals"  # inputs, int64 scalars, that have the detector's own numbers where they are left out
 STORED = "stored."  # begins the name of a tensor that an ONNX file takes from the bundle's weights file; its name there
@@ -88,13 +87,9 @@ class EngineOutputs:
                 f"{file} gives {', '.join(names)[:200]}, where a detector gives {', '.join(Found._fields)}"
             )
 
-    @contextmanager
-    def failing(self) -> Iterator[None]:
-        """Turn whatever the engine raises while it runs into a BundleError that names the file."""
-        try:
-            yield
-        except Exception as error:  # the libraries' exceptions have no base of their own
-            raise BundleError(f"{self._file} was opened, but fails when it runs: {first_line(error)}") from error
+    def failing(self) -> AbstractContextManager[None]:
+        """As `slimdet.runtime.engine.failing`, for the file."""
+        return failing(self._file)
 
     def __call__(self, values: Sequence[NDArray], images: NDArray[np.uint8]) -> Found:
         """The outputs of a run on images [B, H, W, 3].

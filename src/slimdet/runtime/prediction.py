@@ -219,7 +219,7 @@ def _named(
             number += 1
             if isinstance(one, ImageError):
                 predictions.broken[str(file)] = str(one)
-                print(f"skipped {one}", file=sys.stderr)
+                print(f"skipped {printable(str(one))}", file=sys.stderr)
             else:
                 yield _Found(number, file, predictions.run / _picture_name(file, taken), one)
             del one  # none is held longer than until its picture is drawn

@@ -22,7 +22,7 @@ from slimdet.errors import ConfigError
 from slimdet.images.sides import scaled_sides
 from slimdet.models.image_size import resize_shorter_side, settle_scales, sides_of
 from slimdet.models.kinds import without_background
-from slimdet.runtime.engine import EngineSettings, Found, check_precision
+from slimdet.runtime.engine import EngineSettings, Found, check_precision, failing
 
 _SIZES = ("min_size", "max_size", "fixed_size")  # of a detector's transform
 
@@ -58,7 +58,9 @@ class TorchEngine:
 
     def load(self, width: float, precision: Precision | None = None) -> "TorchSession":
         check_precision(precision or self.precision(width), ("fp32",), self.name, "engine openvino")
-        return TorchSession(self._model.extract(width).to(self._place).eval(), self._place, self._options)
+        with failing(self._bundle.name):
+            detector = self._model.extract(width).to(self._place).eval()
+            return TorchSession(detector, self._place, self._options, self._bundle.name)
 
 
 class TorchSession:
@@ -66,8 +68,8 @@ class TorchSession:
 
     precision: Precision = "fp32"
 
-    def __init__(self, detector: nn.Module, place: torch.device, options: EngineSettings) -> None:
-        self._detector, self._place, self._turn = detector, place, threading.Lock()
+    def __init__(self, detector: nn.Module, place: torch.device, options: EngineSettings, bundle: str) -> None:
+        self._detector, self._place, self._turn, self._bundle = detector, place, threading.Lock(), bundle
         self._process = os.getpid()
         transform: Any = detector.transform
         self._pastes = not isinstance(transform, GeneralizedRCNNTransform)
@@ -91,7 +93,8 @@ class TorchSession:
         with self._turn, self._at(imgsz or self.sides[0], proposals or self.proposals), torch.no_grad():
             for part, own in self._thresholds:
                 part.score_thresh = min(own, conf - 1e-6)  # it keeps what is above, not what is at it
-            results = [without_background(result) for result in self._detector(list(batch))]
+            with failing(self._bundle):
+                results = [without_background(result) for result in self._detector(list(batch))]
         counts = torch.tensor([len(result["scores"]) for result in results])
         index = torch.arange(len(results)).repeat_interleave(counts)  # [N]
         boxes, labels, scores = (_joined(results, key) for key in ("boxes", "labels", "scores"))

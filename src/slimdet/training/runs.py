@@ -21,7 +21,7 @@ from slimdet.data.transforms import ShrinkInto, augmentation
 from slimdet.errors import ConfigError, DataError, SlimdetError
 from slimdet.evaluation.inference import check_classes
 from slimdet.files import new_run_dir
-from slimdet.messages import first_line, listed, with_fields
+from slimdet.messages import first_line, listed, printable, with_fields
 from slimdet.models.image_size import check_image_sizes, set_image_size
 from slimdet.training.own import Own, datasets, fingerprint_of, own_model
 from slimdet.training.processes.distributed import Place, find_restarts, joined
@@ -296,7 +296,7 @@ def _run(trainer: Trainer, folder: Path, callbacks: Sequence[Callback]) -> Train
         raise
     except KeyboardInterrupt:
         if main and (folder / CHECKPOINT).is_file():
-            print(f"saved at step {trainer.saved}; go on with: {way_on(trainer)}", file=sys.stderr)
+            print(printable(f"saved at step {trainer.saved}; go on with: {way_on(trainer)}"), file=sys.stderr)
         raise
     for callback in trainer.callbacks:
         callback.on_end(trainer, result.model)

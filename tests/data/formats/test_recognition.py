@@ -355,7 +355,7 @@ NOTED: dict[str, tuple[Files, str]] = {
         "1 images have no label file and count as images without",
     ),
     "a label alone": ({"labels/spare.txt": BOX}, "1 label files have no image and are left out"),
-    "HEIC": ({"images/phone.HEIC": b"x"}, "1 photographs are not read; convert them to JPEG first"),
+    "HEIC": ({"images/phone.HEIC": b"x"}, "1 photographs are not read; convert them to JPEG or PNG first"),
     "no area": (
         {"labels/a.txt": BOX + "0 0.5 0.5 0 0.4\n0 0.1 0.1 0.1 0.1 0.1 0.1\n"},
         "2 boxes or outlines without area",
@@ -441,7 +441,7 @@ def test_check_counts_images_that_no_file_lists(tmp_path: Path, capsys: pytest.C
     assert [note.split(":")[0] for note in notes] == [
         "1 file of a test split is not read",
         "2 images are in no annotation file and are left out",
-        "1 photographs are not read; convert them to JPEG first, as with",
+        "1 photographs are not read; convert them to JPEG or PNG first; HEIC as with",
     ]
 
 

@@ -54,3 +54,13 @@ def test_numpys_numbers_are_numbers() -> None:
     given = sound(id=np.int64(4), bbox=np.array([1, 2, 3, 4], np.float32), score=np.float32(0.5))
     (record,) = Records.of([[given]])
     assert record == sound(id=4, bbox=[1.0, 2.0, 3.0, 4.0], score=0.5)
+
+
+def test_many_odd_records_are_looked_at_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, fast = [], records._fast
+    monkeypatch.setattr(records, "_fast", lambda given: tries.append(len(given)) or fast(given))
+    given = [sound(id=number, bbox=[1.0, 2.0, 0.0, 4.0]) for number in range(1, 1001)]
+    columns = Records.of([given])
+    assert list(columns.odd) == list(range(1000))
+    assert list(columns) == given
+    assert len(tries) < 40

@@ -22,6 +22,7 @@ from slimdet.data.annotations import (
 
 NO_ID = -(2**63)  # where a record has none, as results have
 _BLOCK = 10_000  # records that are dicts at a time
+_FEW = 64  # records of which each is looked at by itself where one is odd
 _WHOLE = ("id", "image_id", "category_id")
 _REAL = ("area", "iscrowd", "score")
 
@@ -226,12 +227,17 @@ def _columns(records: Sequence[Any]) -> tuple[dict[str, np.ndarray], list[int]]:
     columns = _fast(records)
     if columns is not None:
         return columns, []
-    if len(records) > 1:  # the odd ones are few and are found by halving
+    if len(records) > _FEW:  # the odd ones are few and are found by halving
         middle = len(records) // 2
         (first, odd), (second, others) = _columns(records[:middle]), _columns(records[middle:])
         both = {name: np.concatenate([first[name], second[name]]) for name in first}
         return both, odd + [middle + place for place in others]
-    return _one(records[0])
+    ones = [_one(record) for record in records]
+    given = {name: [one[name] for one, _ in ones] for name in ones[0][0]}
+    columns = {name: np.array([NO_ID if one is None else one for one in given[name]], np.int64) for name in _WHOLE}
+    columns |= {name: np.array(given[name], np.float64) for name in _REAL}  # None becomes NaN
+    columns["bbox"] = np.array([box or [0.0] * 4 for box in given["bbox"]])
+    return columns, [place for place, (_, odd) in enumerate(ones) if odd]
 
 
 def _fast(records: Sequence[Any]) -> dict[str, np.ndarray] | None:
@@ -267,8 +273,8 @@ def _fast(records: Sequence[Any]) -> dict[str, np.ndarray] | None:
     return columns
 
 
-def _one(record: Any) -> tuple[dict[str, np.ndarray], list[int]]:
-    """The columns of one record, of numbers of other types too, as far as it has any; [0] if it is odd."""
+def _one(record: Any) -> tuple[dict[str, Any], bool]:
+    """The values of one record, of numbers of other types too, None where it has none; whether it is odd."""
     given = record if isinstance(record, Mapping) else {}
     plain: dict[str, Any] = {}
     for name in _WHOLE:
@@ -283,10 +289,7 @@ def _one(record: Any) -> tuple[dict[str, np.ndarray], list[int]]:
     lost = any(plain[name] is None and given.get(name) is not None for name in (*_WHOLE, *_REAL))
     whole = None not in (plain["image_id"], plain["category_id"])
     sound = whole and not lost and plain["bbox"] is not None and min(plain["bbox"][2:]) > 0
-    columns = {name: np.array([NO_ID if plain[name] is None else plain[name]], np.int64) for name in _WHOLE}
-    columns |= {name: np.array([plain[name]], np.float64) for name in _REAL}
-    columns["bbox"] = np.array([plain["bbox"] or [0.0] * 4])
-    return columns, [] if sound else [0]
+    return plain, not sound
 
 
 def fill_areas(records: Records, sizes: NDArray[np.integer]) -> None:

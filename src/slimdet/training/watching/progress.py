@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from slimdet.messages import printable_lines
 from slimdet.training.watching.callbacks import Callback, StepReport
 from slimdet.training.watching.plan import plan
 
@@ -108,7 +109,7 @@ class Lines(Callback):
     def tell(self, text: str) -> None:
         """Write a line, if there is somebody to read it and a disk to hold it: neither ends a training."""
         with suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+            print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def line(state: "Trainer", report: StepReport, pace: Pace) -> str:
