@@ -281,7 +281,7 @@ def serve(
     conf: Annotated[Fraction, "least score of a detection, where a request names none"] = ServeSettings.conf,
     engine: Engine = ServeSettings.engine,
     device: EngineDevice = ServeSettings.device,
-    threads: Annotated[Count, "threads of one run"] = ServeSettings.threads,
+    threads: Annotated[Count | None, "threads of one run"] = ServeSettings.threads,
     memory: AnyMemory = ServeSettings.memory,
     token_file: Annotated[
         Existing | None, "its first line is the token that requests must carry (default: SLIMDET_TOKEN, else none)"
