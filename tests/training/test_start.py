@@ -59,6 +59,15 @@ def test_suppression_is_that_of_the_settings(trained: Path, scenes: Path, weight
         assert all(type(model.twin(width).get_submodule("roi_heads")) is heads for width in model.widths)
 
 
+def test_a_bundle_keeps_its_suppression_where_none_is_asked_for(scenes: Path, tmp_path: Path) -> None:
+    model = starting_model(small_settings(scenes, nms="all"), ("red", "green"))
+    start = slimdet.save(model, tmp_path / "all", card.Card(("red", "green")))
+    settings = small_settings(scenes, weights=start)
+    tuned = starting_model(settings, ("blue", "black"))
+    assert type(tuned.twin(0.5).get_submodule("roi_heads")) is ExclusiveRoIHeads
+    assert resolved(settings, tuned).nms == "all"
+
+
 def test_a_bundles_parts_need_not_be_asked_for(trained: Path, scenes: Path) -> None:
     not_asked = {"backbone": "resnet50", "neck": "full", "head_norm": "none", "imgsz": None}
     settings = small_settings(scenes, weights=trained / "model", **not_asked)

@@ -42,7 +42,8 @@ def train(
     neck: Annotated[settings.Neck, "feature pyramid; a CPU can train the light one"] = BY_RECIPE,
     head_norm: Annotated[settings.HeadNorm, "norm layers in pyramid and heads"] = BY_RECIPE,
     nms: Annotated[
-        settings.Suppression, "a box that overlaps a better one goes: of the same class, or of all classes"
+        settings.Suppression | None,
+        "a box that overlaps a better one goes: of its class, or of all classes (default: the bundle's, else class)",
     ] = T.nms,
     freeze_backbone_norm: Annotated[bool, "keep the backbone's norm layers as they were"] = T.freeze_backbone_norm,
     weights: Annotated[Start, "start: imagenet, none, a FILE with a backbone, or a BUNDLE to fine-tune"] = T.weights,

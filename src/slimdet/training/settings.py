@@ -6,12 +6,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import slimdet
 from slimdet.errors import ConfigError
 from slimdet.files import atomic_write
-from slimdet.messages import check_choices, listed
+from slimdet.messages import check_choice, check_choices, listed
 from slimdet.widths import WidthRange, parse_width, parse_widths
 
 SETTINGS = "settings.json"  # in a run's folder
@@ -65,7 +65,7 @@ class TrainSettings:
     neck: Neck = "full"
     head_norm: HeadNorm = "none"  # in pyramid and heads
     freeze_backbone_norm: bool = False
-    nms: Suppression = "class"  # boxes that overlap a better one: of the same class go, or of all
+    nms: Suppression | None = None  # whose boxes a better one drops; None: the bundle's, else "class"
     weights: str = "imagenet"  # or "none", a file with the backbone's weights, or a bundle
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)  # or a WidthRange, kept as the widths that it lists
     scope: ScopeName = "detector"
@@ -112,6 +112,8 @@ class TrainSettings:
         self._set(data=str(self.data), weights=str(self.weights), widths=parse_widths(self.widths))
         self._set(distill_parts=tuple(self.distill_parts))
         check_choices(self)
+        if self.nms is not None:
+            check_choice("--nms", self.nms, get_args(Suppression))
         validated = self.widths if self.val_widths is None else tuple(sorted(map(parse_width, self.val_widths)))
         if not set(validated) <= set(self.widths):
             raise ConfigError(f"--val-widths {listed(list(map(str, validated)))}: trained are {self.widths}")

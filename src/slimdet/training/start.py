@@ -59,7 +59,7 @@ def starting_model(
         weights=None if blank else weights,
         imgsz=settings.largest_size,
     )
-    set_suppression(detector, settings.nms)
+    set_suppression(detector, settings.nms or "class")
     if sort_by is not None and not blank:
         count = sort_channels(detector.backbone, _batches(detector, sort_by))
         logger.info("sorted the channels of %d groups of layers", count)
@@ -97,6 +97,7 @@ def resolved(settings: TrainSettings, model: Slimmable) -> TrainSettings:
     description = architecture.describe(model.twin(1.0))
     changes: dict[str, Any] = {"lr": settings.peak_lr, "weight_decay": settings.decay}
     changes["recalibrate"] = settings.statistics_images
+    changes["nms"] = description.get("nms", "class")
     if not settings.sizes:
         transform: Any = model.twin(1.0).get_submodule("transform")
         changes["imgsz"] = int(transform.min_size[-1])
@@ -123,7 +124,7 @@ def _fine_tuned(settings: TrainSettings, classes: Sequence[str], sort_by: Iterab
         raise ConfigError(f"--weights {path} is a {kind.name}, not a {settings.model}; say --model {fitting}")
     _check_parts(settings, description)
     detector = architecture.build(description | {"num_classes": len(classes) + 1})
-    if settings.nms != description.get("nms", "class"):
+    if settings.nms and settings.nms != description.get("nms", "class"):
         set_suppression(detector, settings.nms)
     given = dict(source.state_dict())
     if tuple(classes) != before:

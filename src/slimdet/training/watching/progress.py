@@ -89,7 +89,7 @@ class Lines(Callback):
         left = self.pace.remaining(state.total - state.step)
         if left is not None and not self.expected:
             self.expected = True
-            self.tell(expectation(left))
+            self.tell(expectation(self.pace.elapsed + left))
         if time.monotonic() - self.told >= self.every or state.step == state.total:
             self.told = time.monotonic()
             self.show(state, report)
