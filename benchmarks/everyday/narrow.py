@@ -21,11 +21,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import torch
+from backbones import cpu_medians
 from torch import Tensor, nn
 
 import slimdet
@@ -296,14 +297,7 @@ def latencies(bundle: Path, work: Path, repeats: int = 25) -> dict[str, float]:
         for width in WIDTHS
         for size in SIZES
     }
-    runs: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 3):
-        for name, call in calls.items():
-            began = time.process_time()
-            call()
-            if turn >= 3:
-                runs[name].append(1000 * (time.process_time() - began))
-    return {name: round(median(ms), 2) for name, ms in runs.items()}
+    return cpu_medians(calls, repeats)
 
 
 # ------------------------------------------------------------------------------------------------- the table

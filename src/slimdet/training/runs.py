@@ -26,7 +26,7 @@ from slimdet.models.image_size import check_image_sizes, set_image_size
 from slimdet.training.own import Own, datasets, fingerprint_of, own_model
 from slimdet.training.processes.distributed import Place, find_restarts, joined
 from slimdet.training.processes.sharing import validate_shares
-from slimdet.training.recipes import by_recipe, task_of
+from slimdet.training.recipes import BUILT, by_recipe, task_of
 from slimdet.training.safety.bundles import BEST, MODEL, keep
 from slimdet.training.safety.checkpoint import CHECKPOINT, read_checkpoint
 from slimdet.training.safety.failures import way_on
@@ -183,7 +183,8 @@ def _check_own(folder: Path, settings: TrainSettings, fields: dict[str, Any]) ->
         ConfigError: it was started with other settings.
     """
     before = read_checkpoint(folder / CHECKPOINT)["settings"]
-    named = [name for name, value in fields.items() if value is not None]
+    own = (*BUILT, "freeze_backbone_norm")  # what a bundle has, whatever was asked for
+    named = [name for name, value in fields.items() if value is not None and name not in own]
     if other := [name for name in named if _as_plain(getattr(settings, name)) != _as_plain(before.get(name))]:
         flags = listed([f"--{name.replace('_', '-')}" for name in other])
         raise ConfigError(f"--out {folder} holds another training (with another {flags}); give a new folder")
